@@ -1,0 +1,59 @@
+# Two commands for a new user: `make demo` and `make test`. Each sets up what it needs in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(shell cat requirements/*.txt pyproject.toml | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit crash check lint types architecture bench format pins clean
+
+help:            ## Show the commands
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Make .venv with the pinned packages
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "SynergyMesh needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) (once; about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed-*; touch $@
+
+demo: setup      ## Verify the installed Python packages for three tenants at once
+	@$(BIN)/python examples/verify-packages.py
+
+test: setup      ## Run all tests
+	@$(BIN)/python -m pytest
+
+unit: setup      ## Run the quick tests
+	@$(BIN)/python -m pytest tests/unit
+
+crash: setup     ## Run the tests that kill real processes
+	@$(BIN)/python -m pytest tests/crash
+
+check: lint types architecture ## Lint, types, architecture
+
+lint: setup      ## Check style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup     ## Check types
+	@$(BIN)/mypy
+
+architecture: setup ## Check that imports point downwards only
+	@$(BIN)/lint-imports
+
+bench: setup     ## Run the benchmarks; figures in benchmarks/out/
+	@$(BIN)/python -m benchmarks
+
+format: setup    ## Format the source
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+pins: setup      ## Renew the pinned versions (needs uv on the PATH)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --custom-compile-command 'make pins' pyproject.toml --all-extras -o requirements/run.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  -c requirements/run.txt pyproject.toml --all-extras --group test --group quality --group build --group bench -o requirements/dev.txt
+
+clean:           ## Remove what the commands made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/out build dist

@@ -1,0 +1,198 @@
+"""What follows when an attempt ends: retry policies, outcomes, verdicts, and the one function between them.
+
+Exponential backoff with optional jitter follows Metcalfe & Boggs, "Ethernet" (1976), and "Exponential Backoff And
+Jitter" (AWS Architecture Blog, 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+import msgspec
+
+from synergymesh.domain.instants import Instant, from_seconds
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.errors import InvalidRequest
+
+RETRIES_MAX = 10_000
+DELAY_SECONDS_MAX = 30 * 86_400.0
+"""No delay is longer than 30 days: what waits longer wants a new submission."""
+
+
+def type_name(exception_type: type[BaseException]) -> str:
+    """Give the full name of an exception type, as policies and recorded errors compare it."""
+    return f"{exception_type.__module__}.{exception_type.__qualname__}"
+
+
+def _names(value: object, field: str) -> tuple[str, ...]:
+    items = [value] if isinstance(value, (str, type)) else value
+    names: list[str] = []
+    if isinstance(items, Iterable):
+        for item in items:
+            if isinstance(item, type) and issubclass(item, BaseException):
+                names.append(type_name(item))
+            elif isinstance(item, str) and item:
+                names.append(item if "." in item else f"builtins.{item}")
+            else:
+                raise InvalidRequest(f"{field} takes exception types or their full names, not {item!r}.", field=field)
+        return tuple(names)
+    raise InvalidRequest(f"{field} takes exception types or their full names, not {value!r}.", field=field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Say when a failed attempt is followed by another one.
+
+    Attributes:
+        max_retries: retries after the first attempt; 0 for none.
+        initial_delay: seconds before the first retry.
+        max_delay: seconds; no delay is longer.
+        exponential_base: each delay is this many times the one before, at least 1.
+        jitter: share of the delay that is random, 0 (none) to 1 ("full jitter").
+        retry_on: exception types (or their full names) that are retried; subclasses too.
+        give_up_on: exception types that are not, even if `retry_on` has them.
+
+    Raises:
+        InvalidRequest: a field is outside its range.
+    """
+
+    max_retries: int = 3
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+    exponential_base: float = 2.0
+    jitter: float = 0.0
+    retry_on: tuple[str | type[BaseException], ...] = ("builtins.Exception",)
+    give_up_on: tuple[str | type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_retries, int) or isinstance(self.max_retries, bool):
+            raise InvalidRequest(f"max_retries must be a whole number, not {self.max_retries!r}.", field="max_retries")
+        for field, low, high in (
+            ("max_retries", 0, RETRIES_MAX),
+            ("initial_delay", 0, DELAY_SECONDS_MAX),
+            ("max_delay", 0, DELAY_SECONDS_MAX),
+            ("exponential_base", 1, 1_000),
+            ("jitter", 0, 1),
+        ):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+                raise InvalidRequest(f"{field} must be between {low} and {high:,}, not {value!r}.", field=field)
+        object.__setattr__(self, "retry_on", _names(self.retry_on, "retry_on"))
+        object.__setattr__(self, "give_up_on", _names(self.give_up_on, "give_up_on"))
+
+    def get_delay(self, attempt: int, dice: float = 0.0) -> float:
+        """Give the seconds to wait after failed attempt number `attempt` (0 is the first one: `initial_delay`).
+
+        `dice` in [0, 1) takes that part of the jitter's share off the delay.
+        """
+        try:
+            delay = self.initial_delay * float(self.exponential_base) ** attempt
+        except OverflowError:
+            delay = self.max_delay
+        return min(delay, self.max_delay) * (1.0 - self.jitter * dice)
+
+    def retries(self, error: ErrorInfo, failures: int) -> bool:
+        """Tell whether an attempt that failed with `error`, after `failures` earlier ones, is followed by another."""
+        if failures >= self.max_retries:
+            return False
+        lineage = set(error.types)
+        return not lineage.isdisjoint(self.retry_on) and lineage.isdisjoint(self.give_up_on)
+
+
+DEFAULT_RETRY = RetryPolicy()
+NO_RETRY = RetryPolicy(max_retries=0)
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Describe an error as data, so that it can cross a process and a database.
+
+    `types` are the full names of the exception's class and its bases, the class first; empty for what no exception
+    stands behind (a crash, a quarantine).
+    """
+
+    type: str
+    message: str
+    types: tuple[str, ...] = ()
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type.removeprefix('builtins.')}: {self.message}" if self.message else self.type
+
+
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
+    """The function returned; `result` is its JSON."""
+
+    result: bytes
+
+
+class Raised(msgspec.Struct, frozen=True, gc=False):
+    """The function raised, or what it returned is no payload."""
+
+    error: ErrorInfo
+
+
+class TimedOut(msgspec.Struct, frozen=True, gc=False):
+    """The attempt took longer than its timeout of so many seconds."""
+
+    timeout: float
+
+
+class Cancelled(msgspec.Struct, frozen=True, gc=False):
+    """The attempt was stopped because its run was cancelled."""
+
+
+class Interrupted(msgspec.Struct, frozen=True, gc=False):
+    """The attempt was stopped because the process shuts down; it says nothing about the task."""
+
+
+Outcome = Succeeded | Raised | TimedOut | Cancelled | Interrupted
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """The task's next state: final, or `retrying` at `not_before`, or `pending` again after an interruption."""
+
+    status: ExecutionStatus
+    result: bytes | None = None
+    error: ErrorInfo | None = None
+    not_before: Instant = 0
+
+
+TIMEOUT_TYPES = ("builtins.TimeoutError", "builtins.OSError", "builtins.Exception", "builtins.BaseException")
+
+
+def decide(
+    policy: RetryPolicy, outcome: Outcome, *, failures: int, cancelling: bool, now: Instant, dice: float
+) -> Verdict:
+    """Turn what happened to an attempt into the task's next state.
+
+    Args:
+        policy: the task's policy.
+        outcome: what happened.
+        failures: earlier attempts that failed by the task's own fault.
+        cancelling: whether the run is being cancelled; then nothing is retried.
+        now: when the attempt ended.
+        dice: a number in [0, 1) for the jitter.
+    """
+    match outcome:
+        case Succeeded(result):
+            return Verdict(ExecutionStatus.SUCCESS, result=result)
+        case Cancelled():
+            return Verdict(ExecutionStatus.CANCELLED)
+        case Interrupted():
+            return Verdict(ExecutionStatus.CANCELLED if cancelling else ExecutionStatus.PENDING)
+        case TimedOut(timeout):
+            error = ErrorInfo("builtins.TimeoutError", f"took longer than its timeout of {timeout:g} s", TIMEOUT_TYPES)
+            final = ExecutionStatus.TIMEOUT
+        case Raised(error):
+            final = ExecutionStatus.FAILED
+        case _:
+            assert_never(outcome)
+    if cancelling:
+        return Verdict(ExecutionStatus.CANCELLED, error=error)
+    if policy.retries(error, failures):
+        not_before = now + from_seconds(policy.get_delay(failures, dice))
+        return Verdict(ExecutionStatus.RETRYING, error=error, not_before=not_before)
+    return Verdict(final, error=error)

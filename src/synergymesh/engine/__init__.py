@@ -1,0 +1,1 @@
+"""Moves tasks along their way: submission, dispatch, attempt, commit, recovery, control."""

@@ -1,0 +1,272 @@
+"""Every error of SynergyMesh, one tree.
+
+```text
+SynergyMeshError                 code
+├── InvalidRequest               invalid_request        also a ValueError: what was asked for can never work
+│   ├── InvalidPayload           invalid_payload        not JSON, too large, too deep, NaN, NUL, lone surrogate
+│   ├── InvalidWorkflow          invalid_workflow       the definition cannot be run
+│   │   ├── CircularDependency   circular_dependency    .cycle is the path
+│   │   ├── DuplicateComponent   duplicate_component
+│   │   ├── UnknownComponent     unknown_component      .component_id, .nearest
+│   │   └── GraphTooLarge        graph_too_large        .limit, .actual
+│   └── WorkflowFileError        workflow_file          a workflow file that cannot be read or has no workflow
+├── NotFound                     not_found              also a LookupError
+│   ├── UnknownTenant            unknown_tenant         also a ValueError
+│   ├── UnknownRun               unknown_run
+│   └── UnknownWorkflow          unknown_workflow
+├── Conflict                     conflict               the state of things does not allow it
+│   ├── IdempotencyConflict      idempotency_conflict   the key was used with another workflow or input
+│   ├── TenantNotActive          tenant_not_active      suspended or deleted
+│   └── TenantHasOpenRuns        tenant_has_open_runs
+├── RunNotSuccessful             run_not_successful     what `RunHandle.result()` raises
+│   ├── RunFailed                run_failed             .errors: component -> error
+│   └── RunCancelled             run_cancelled
+├── StoreError                   store                  the database
+│   ├── StoreLocked              store_locked           another process owns it
+│   ├── StoreCorrupt             store_corrupt          not a database, or a damaged one
+│   ├── StoreUnavailable         store_unavailable      full disk, read-only, I/O error: may work later
+│   └── SchemaMismatch           schema_mismatch        made by a newer version
+└── NotRunning                   not_running            the orchestrator is not started, or closed
+```
+
+Each has a stable public `code`. What user code raises is an `Outcome`, never one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class SynergyMeshError(Exception):
+    """Stand for every error that SynergyMesh raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+# --- what was asked for can never work ------------------------------------------------------------------------------
+
+
+class InvalidRequest(SynergyMeshError, ValueError):
+    """Say that a value cannot be accepted; the message names the field and the remedy."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidPayload(InvalidRequest):
+    """Say that an input or a result is not a payload: plain JSON within the limits."""
+
+    code = "invalid_payload"
+
+
+class InvalidWorkflow(InvalidRequest):
+    """Say that a workflow definition cannot be run."""
+
+    code = "invalid_workflow"
+
+
+class CircularDependency(InvalidWorkflow):
+    """Say that components depend on each other in a circle.
+
+    `cycle` is the path, its first component again at the end.
+    """
+
+    code = "circular_dependency"
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        shown = list(cycle) if len(cycle) <= 12 else [*cycle[:8], f"… {len(cycle) - 11} more …", *cycle[-3:]]
+        super().__init__(f"circular dependency: {' -> '.join(shown)}. Remove one of these dependencies.")
+        self.cycle = tuple(cycle)
+
+
+class DuplicateComponent(InvalidWorkflow):
+    """Say that two components have the same id."""
+
+    code = "duplicate_component"
+
+    def __init__(self, component_id: str) -> None:
+        super().__init__(f"two components have the id {component_id!r}. Give one of them another id.")
+        self.component_id = component_id
+
+
+class UnknownComponent(InvalidWorkflow):
+    """Say that there is no such component, and which ids are near."""
+
+    code = "unknown_component"
+
+    def __init__(self, component_id: str, nearest: Sequence[str] = ()) -> None:
+        hint = f" Did you mean {' or '.join(repr(n) for n in nearest)}?" if nearest else ""
+        super().__init__(f"there is no component {component_id!r}.{hint}")
+        self.component_id = component_id
+        self.nearest = tuple(nearest)
+
+
+class GraphTooLarge(InvalidWorkflow):
+    """Say that a graph has more components or dependencies than is allowed."""
+
+    code = "graph_too_large"
+
+    def __init__(self, noun: str, *, actual: int, limit: int) -> None:
+        super().__init__(
+            f"the graph has {actual:,} {noun}, the limit is {limit:,}. Split the workflow, or raise the limit."
+        )
+        self.actual = actual
+        self.limit = limit
+
+
+class WorkflowFileError(InvalidRequest):
+    """Say that a workflow file cannot be used: missing, broken, or without a workflow."""
+
+    code = "workflow_file"
+
+
+# --- not found ------------------------------------------------------------------------------------------------------
+
+
+class NotFound(SynergyMeshError, LookupError):
+    """Say that there is no such thing, or none that this tenant may see."""
+
+    code = "not_found"
+
+
+class UnknownTenant(NotFound, ValueError):
+    """Say that there is no tenant of that id."""
+
+    code = "unknown_tenant"
+
+    def __init__(self, tenant_id: object) -> None:
+        super().__init__(f"there is no tenant {tenant_id!r}. `synergymesh tenants list` shows the tenants.")
+        self.tenant_id = tenant_id
+
+
+class UnknownRun(NotFound):
+    """Say that there is no run of that id for this tenant."""
+
+    code = "unknown_run"
+
+    def __init__(self, run_id: object) -> None:
+        super().__init__(f"there is no run {run_id!r}. `synergymesh runs` shows the runs.")
+        self.run_id = run_id
+
+
+class UnknownWorkflow(NotFound):
+    """Say that no workflow of that name is registered."""
+
+    code = "unknown_workflow"
+
+    def __init__(self, name: object, known: Sequence[str] = ()) -> None:
+        listed = f" Known: {', '.join(known)}." if known else " None is registered."
+        super().__init__(f"there is no workflow {name!r}.{listed} Pass it with workflows=[...], or submit the object.")
+        self.name = name
+
+
+# --- the state of things does not allow it --------------------------------------------------------------------------
+
+
+class Conflict(SynergyMeshError):
+    """Say that the present state of things does not allow it."""
+
+    code = "conflict"
+
+
+class IdempotencyConflict(Conflict):
+    """Say that an idempotency key was used before, with another workflow or another input."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str, run_id: str) -> None:
+        super().__init__(
+            f"the idempotency key {key!r} belongs to {run_id}, which has another workflow or input. Use a new key."
+        )
+        self.key = key
+        self.run_id = run_id
+
+
+class TenantNotActive(Conflict):
+    """Say that a tenant is suspended, so nothing can be submitted for it."""
+
+    code = "tenant_not_active"
+
+    def __init__(self, tenant_id: str, status: str) -> None:
+        super().__init__(f"{tenant_id} is {status}: nothing can be submitted for it. Resume the tenant first.")
+        self.tenant_id = tenant_id
+
+
+class TenantHasOpenRuns(Conflict):
+    """Say that a tenant cannot be deleted because runs of it are open."""
+
+    code = "tenant_has_open_runs"
+
+    def __init__(self, tenant_id: str, open_runs: int) -> None:
+        super().__init__(f"{tenant_id} has {open_runs:,} open runs. Wait for them, or delete it with force=True.")
+        self.tenant_id = tenant_id
+        self.open_runs = open_runs
+
+
+# --- how a run ended ------------------------------------------------------------------------------------------------
+
+
+class RunNotSuccessful(SynergyMeshError):
+    """Say that a run has no result because it did not end well."""
+
+    code = "run_not_successful"
+
+    def __init__(self, message: str, *, run_id: str, errors: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.errors: dict[str, str] = dict(errors or {})
+
+
+class RunFailed(RunNotSuccessful):
+    """Say that a run failed; `errors` has the error of every failed task by component."""
+
+    code = "run_failed"
+
+
+class RunCancelled(RunNotSuccessful):
+    """Say that a run was cancelled."""
+
+    code = "run_cancelled"
+
+
+# --- the database ---------------------------------------------------------------------------------------------------
+
+
+class StoreError(SynergyMeshError):
+    """Say that the database cannot do its work."""
+
+    code = "store"
+
+
+class StoreLocked(StoreError):
+    """Say that another process owns the database."""
+
+    code = "store_locked"
+
+
+class StoreCorrupt(StoreError):
+    """Say that the file is not a database of SynergyMesh, or a damaged one."""
+
+    code = "store_corrupt"
+
+
+class StoreUnavailable(StoreError):
+    """Say that the database cannot be read or written now: full disk, read-only, I/O error."""
+
+    code = "store_unavailable"
+
+
+class SchemaMismatch(StoreError):
+    """Say that the database was made by another version of SynergyMesh that this one does not understand."""
+
+    code = "schema_mismatch"
+
+
+class NotRunning(SynergyMeshError):
+    """Say that the orchestrator is not started yet, or already closed."""
+
+    code = "not_running"

@@ -1,0 +1,1 @@
+"""The only places where user code runs."""

@@ -1,0 +1,1 @@
+"""The seams of the system as Protocols: store, executor, clock."""

@@ -1,0 +1,349 @@
+"""The store as a seam: what is written (changes), what is read back (records), and the verbs for both.
+
+A store applies a *unit* (some changes that belong together) wholly or not at all, and as many units as are waiting in
+one transaction. It never decides anything: it refuses what breaks an invariant (a final state that would change, an
+unknown tenant) and otherwise records.
+
+Every change carries ids made by the caller and may be applied twice with the same effect as once: an error from a
+commit says nothing about whether it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from synergymesh.domain.instants import Instant
+from synergymesh.domain.states import ExecutionStatus, TenantStatus
+
+# --- changes --------------------------------------------------------------------------------------------------------
+
+
+class TenantCreated(msgspec.Struct, frozen=True, gc=False):
+    """A tenant joins. `quota` is JSON."""
+
+    tenant_id: str
+    tenant_name: str
+    tier: str
+    quota: bytes
+    created_at: Instant
+
+
+class TenantStatusChanged(msgspec.Struct, frozen=True, gc=False):
+    """A tenant is suspended, resumed or deleted. Nothing of a deleted tenant is found by any read."""
+
+    tenant_id: str
+    status: TenantStatus
+    changed_at: Instant
+
+
+class WorkflowStored(msgspec.Struct, frozen=True, gc=False):
+    """A version of a workflow is known. Stored once per content hash; a second time only renews `source`.
+
+    `source` says where its functions are found again: `module:attribute`, or `file:PATH:attribute`, or nothing.
+    """
+
+    content_hash: str
+    workflow: str
+    definition: bytes
+    source: str | None
+    created_at: Instant
+
+
+class RunCreated(msgspec.Struct, frozen=True, gc=False):
+    """A run is acknowledged. `input` is a JSON object; ids sort by the time of creation.
+
+    With an `idempotency_key` that the tenant has used, nothing is written and `commit` answers with the earlier run.
+    """
+
+    run_id: str
+    tenant_id: str
+    workflow: str
+    content_hash: str
+    input: bytes
+    idempotency_key: str | None
+    priority: int
+    not_before: Instant
+    created_at: Instant
+
+
+class RunStarted(msgspec.Struct, frozen=True, gc=False):
+    """The first attempt of a run started: pending -> running."""
+
+    run_id: str
+    tenant_id: str
+    started_at: Instant
+
+
+class CancelRequested(msgspec.Struct, frozen=True, gc=False):
+    """Somebody wants a run to stop; it becomes final once its running attempts have ended."""
+
+    run_id: str
+    tenant_id: str
+    requested_at: Instant
+
+
+class TaskStarted(msgspec.Struct, frozen=True, gc=False):
+    """An attempt runs. Written only for long tasks, and for those of runs that a crash has interrupted before."""
+
+    run_id: str
+    component_id: str
+    tenant_id: str
+    attempt: int
+    started_at: Instant
+
+
+class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
+    """An attempt ended, and the task goes on: another attempt follows at `retry_at`.
+
+    `status` is failed or timeout (counts against the task's retries), or cancelled (the process was shut down; does
+    not count). `error` is the JSON of an `ErrorInfo`. A task row that says `running` goes back to retrying (pending
+    after a shutdown).
+    """
+
+    run_id: str
+    component_id: str
+    number: int
+    tenant_id: str
+    status: ExecutionStatus
+    started_at: Instant
+    ended_at: Instant
+    retry_at: Instant
+    error: bytes | None
+
+
+class TaskFinished(msgspec.Struct, frozen=True, gc=False):
+    """A task has its final verdict. `started_at` is None when it never started (skipped, cancelled before).
+
+    `attempt` is the number of the last attempt, 0 when there was none. `result` is JSON; `error` is the JSON of an
+    `ErrorInfo`. A task that is final already stays as it is.
+    """
+
+    run_id: str
+    component_id: str
+    tenant_id: str
+    status: ExecutionStatus
+    attempt: int
+    started_at: Instant | None
+    ended_at: Instant
+    result: bytes | None
+    error: bytes | None
+
+
+class RunFinished(msgspec.Struct, frozen=True, gc=False):
+    """A run is final. `result` is JSON; `error` is the JSON of an object: component id -> `ErrorInfo`."""
+
+    run_id: str
+    tenant_id: str
+    status: ExecutionStatus
+    started_at: Instant | None
+    ended_at: Instant
+    result: bytes | None
+    error: bytes | None
+
+
+Change = (
+    TenantCreated
+    | TenantStatusChanged
+    | WorkflowStored
+    | RunCreated
+    | RunStarted
+    | CancelRequested
+    | TaskStarted
+    | AttemptFailed
+    | TaskFinished
+    | RunFinished
+)
+
+Unit = Sequence[Change]
+"""Changes that are recorded together or not at all."""
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+class TenantRecord(msgspec.Struct, frozen=True, gc=False):
+    """A tenant as stored."""
+
+    tenant_id: str
+    tenant_name: str
+    tier: str
+    quota: bytes
+    status: TenantStatus
+    created_at: Instant
+
+
+class WorkflowRecord(msgspec.Struct, frozen=True, gc=False):
+    """A version of a workflow as stored."""
+
+    content_hash: str
+    workflow: str
+    definition: bytes
+    source: str | None
+
+
+class RunRecord(msgspec.Struct, frozen=True, gc=False):
+    """A run as stored. `recoveries` counts how often a crash interrupted it while it was open."""
+
+    run_id: str
+    tenant_id: str
+    workflow: str
+    content_hash: str
+    status: ExecutionStatus
+    priority: int
+    input: bytes
+    result: bytes | None
+    error: bytes | None
+    idempotency_key: str | None
+    not_before: Instant
+    created_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+    cancel_requested_at: Instant | None
+    recoveries: int
+
+
+class TaskRecord(msgspec.Struct, frozen=True, gc=False):
+    """A task as stored; a task without a row is pending. `crashes`: how often the process died while it was running."""
+
+    run_id: str
+    component_id: str
+    tenant_id: str
+    status: ExecutionStatus
+    attempt: int
+    started_at: Instant | None
+    ended_at: Instant | None
+    result: bytes | None
+    error: bytes | None
+    crashes: int
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
+    """A failed attempt as stored."""
+
+    run_id: str
+    component_id: str
+    number: int
+    tenant_id: str
+    status: ExecutionStatus
+    started_at: Instant
+    ended_at: Instant
+    retry_at: Instant
+    error: bytes | None
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What `commit` answers for one unit that was recorded.
+
+    `existing` is the earlier run when the unit's `RunCreated` used an idempotency key again; nothing of that unit was
+    written then.
+    """
+
+    existing: RunRecord | None = None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """What `commit` answers for one unit that breaks an invariant; the other units of the batch are recorded."""
+
+    reason: str
+
+
+CommitResult = Committed | Refused
+
+COMMITTED = Committed()
+
+
+class Incarnation(msgspec.Struct, frozen=True):
+    """One life of a process on this store: its number, from 1, and whether the one before ended cleanly."""
+
+    number: int
+    previous_ended_cleanly: bool
+
+
+class Store(Protocol):
+    """Keep tenants, workflows, runs, tasks and attempts durably.
+
+    Reads that take a `tenant_id` find only what is that tenant's; None means the operator, who finds everything
+    (of tenants that are not deleted). All verbs raise `StoreError` when the database fails; `StoreUnavailable` means
+    that nothing of the call is known to be recorded and that it may be repeated as it is.
+    """
+
+    async def open(self) -> None:
+        """Take the database for this process alone, create or migrate its schema.
+
+        Raises:
+            StoreLocked: another process has it.
+            StoreCorrupt: it is not a database of SynergyMesh.
+            SchemaMismatch: a newer version made it.
+            StoreUnavailable: it cannot be opened or written.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release the database. Closing twice does nothing."""
+        ...
+
+    async def begin_incarnation(self) -> Incarnation:
+        """Start a life on this store, in one transaction.
+
+        If the one before did not end cleanly: every open run counts one more recovery, and every task that says
+        `running` counts one more crash and is pending again.
+        """
+        ...
+
+    async def end_incarnation(self) -> None:
+        """Record that this life ends cleanly: no attempt is running any more."""
+        ...
+
+    async def commit(self, units: Sequence[Unit]) -> list[CommitResult]:
+        """Record units in one transaction and answer for each of them, in their order.
+
+        A unit that breaks an invariant is refused alone. Within a unit and between units, changes take effect in their
+        order.
+        """
+        ...
+
+    async def purge_deleted(self, limit: int) -> int:
+        """Delete at most `limit` rows of deleted tenants; give how many were deleted."""
+        ...
+
+    async def list_tenants(self) -> list[TenantRecord]:
+        """Give all tenants that are not deleted, oldest first."""
+        ...
+
+    async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
+        """Give one version of a workflow."""
+        ...
+
+    async def get_run(self, run_id: str, tenant_id: str | None) -> RunRecord | None:
+        """Give one run."""
+        ...
+
+    async def list_runs(
+        self,
+        *,
+        tenant_id: str | None,
+        statuses: Sequence[ExecutionStatus] = (),
+        workflow: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Give runs, newest first, those with a smaller id than `before`; without statuses: of any."""
+        ...
+
+    async def list_open_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
+        """Give runs that are not final, oldest first, those with a greater id than `after`."""
+        ...
+
+    async def count_runs(self, *, tenant_id: str | None, statuses: Sequence[ExecutionStatus] = ()) -> int:
+        """Count runs; without statuses: all."""
+        ...
+
+    async def list_tasks(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[TaskRecord]:
+        """Give the task rows of these runs, ordered by (run, component)."""
+        ...
+
+    async def list_attempts(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[AttemptRecord]:
+        """Give the failed attempts of these runs, ordered by (run, component, number)."""
+        ...

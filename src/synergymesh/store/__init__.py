@@ -1,0 +1,1 @@
+"""The database: schema, queries by noun, migrations, and the adapters that implement `ports.store`."""

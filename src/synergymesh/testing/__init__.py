@@ -1,0 +1,1 @@
+"""Test kit: contract suites that every adapter of a port must pass."""

@@ -1,0 +1,1 @@
+"""What users write: tasks, workflows, registries, and the readers of workflow files."""
