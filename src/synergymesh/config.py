@@ -15,4 +15,4 @@ PAYLOAD_DEPTH_MAX = 100
 """Nested lists and objects in a payload: JSON parsers of other languages and databases fail far beyond it."""
 
 IDENTIFIER_MAX = 200
-"""Characters of a component id, a task's or workflow's name, an idempotency key: they are shown in tables and indexed."""
+"""Characters of a component id, a task's or workflow's name, an idempotency key: shown in tables, and indexed."""

@@ -7,6 +7,7 @@ Jitter" (AWS Architecture Blog, 2015).
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
@@ -18,6 +19,10 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest
 
 RETRIES_MAX = 10_000
+MESSAGE_CHARACTERS_MAX = 2_000
+TRACEBACK_CHARACTERS_MAX = 16_000
+"""A recorded error stays readable, and small beside the row it stands in."""
+
 DELAY_SECONDS_MAX = 30 * 86_400.0
 """No delay is longer than 30 days: what waits longer wants a new submission."""
 
@@ -91,12 +96,12 @@ class RetryPolicy:
         try:
             delay = self.initial_delay * float(self.exponential_base) ** attempt
         except OverflowError:
-            delay = self.max_delay
+            delay = self.max_delay if self.initial_delay else 0.0
         return min(delay, self.max_delay) * (1.0 - self.jitter * dice)
 
     def retries(self, error: ErrorInfo, failures: int) -> bool:
         """Tell whether an attempt that failed with `error`, after `failures` earlier ones, is followed by another."""
-        if failures >= self.max_retries:
+        if failures >= self.max_retries or NEVER_RETRIED in error.types:
             return False
         lineage = set(error.types)
         return not lineage.isdisjoint(self.retry_on) and lineage.isdisjoint(self.give_up_on)
@@ -104,6 +109,9 @@ class RetryPolicy:
 
 DEFAULT_RETRY = RetryPolicy()
 NO_RETRY = RetryPolicy(max_retries=0)
+
+NEVER_RETRIED = "synergymesh.errors.InvalidRequest"
+"""What SynergyMesh itself refuses (a result that is no payload, an argument that does not fit) fails the same again."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -120,6 +128,25 @@ class ErrorInfo(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     def __str__(self) -> str:
         return f"{self.type.removeprefix('builtins.')}: {self.message}" if self.message else self.type
+
+
+def describe(exception: BaseException, *, type_: type[BaseException] | None = None) -> ErrorInfo:
+    """Describe an exception: type, lineage, message and traceback, each within its limit."""
+    kind = type_ or type(exception)
+    trace = "".join(traceback.format_exception(exception))
+    if len(trace) > TRACEBACK_CHARACTERS_MAX:
+        trace = f"{trace[:1_000]}\n… shortened …\n{trace[1_000 - TRACEBACK_CHARACTERS_MAX :]}"
+    try:
+        message = str(exception)
+    except Exception as broken:
+        message = f"(its message cannot be shown: {type(broken).__name__})"
+    lineage = tuple(type_name(t) for t in kind.__mro__ if t is not object)
+    return ErrorInfo(type_name(kind), _storable(message[:MESSAGE_CHARACTERS_MAX]), lineage, _storable(trace))
+
+
+def _storable(text: str) -> str:
+    """Replace what no database stores: NUL and lone surrogates."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "backslashreplace").decode()
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
@@ -152,12 +179,16 @@ Outcome = Succeeded | Raised | TimedOut | Cancelled | Interrupted
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """The task's next state: final, or `retrying` at `not_before`, or `pending` again after an interruption."""
+    """The task's next state: final, or `retrying` at `not_before`, or `pending` again after an interruption.
+
+    `attempt_status` is how the attempt itself ended, when another one follows.
+    """
 
     status: ExecutionStatus
     result: bytes | None = None
     error: ErrorInfo | None = None
     not_before: Instant = 0
+    attempt_status: ExecutionStatus = ExecutionStatus.CANCELLED
 
 
 TIMEOUT_TYPES = ("builtins.TimeoutError", "builtins.OSError", "builtins.Exception", "builtins.BaseException")
@@ -194,5 +225,5 @@ def decide(
         return Verdict(ExecutionStatus.CANCELLED, error=error)
     if policy.retries(error, failures):
         not_before = now + from_seconds(policy.get_delay(failures, dice))
-        return Verdict(ExecutionStatus.RETRYING, error=error, not_before=not_before)
+        return Verdict(ExecutionStatus.RETRYING, error=error, not_before=not_before, attempt_status=final)
     return Verdict(final, error=error)

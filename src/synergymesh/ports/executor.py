@@ -6,37 +6,38 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from synergymesh.domain.retry import Outcome
+from synergymesh.ports.task_context import TaskContext
 
 
-class Call:
+class Call(Protocol):
     """One attempt as an executor sees it: a function with its arguments, and the way to report back.
 
     Attributes:
-        function: what to call.
-        arguments: gives the positional and the keyword arguments; called where the function runs, and may raise.
         context: what `current_task()` gives inside the function.
-        encode: turns the function's value into JSON; called where the function runs, and may raise.
-        done: takes the outcome, on the event loop, exactly once.
         handle: the executor's own.
+        stopped: set by `Executor.stop`.
     """
 
-    __slots__ = ("arguments", "context", "done", "encode", "function", "handle", "stopped")
+    context: TaskContext
+    handle: Any
+    stopped: bool
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        arguments: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]],
-        context: Any,
-        encode: Callable[[Any], bytes],
-        done: Callable[[Outcome], None],
-    ) -> None:
-        self.function = function
-        self.arguments = arguments
-        self.context = context
-        self.encode = encode
-        self.done = done
-        self.handle: Any = None
-        self.stopped = False
+    @property
+    def function(self) -> Callable[..., Any]:
+        """Give the function to call."""
+        ...
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the positional and the keyword arguments; called where the function runs, and may raise."""
+        ...
+
+    def encode(self, value: Any) -> bytes:
+        """Turn the function's value into JSON; called where the function runs, and may raise."""
+        ...
+
+    def done(self, outcome: Outcome) -> None:
+        """Take the outcome, on the event loop, exactly once."""
+        ...
 
 
 class Executor(Protocol):

@@ -1,0 +1,1 @@
+"""Benchmarks: every figure as a number and, where noise matters, as a ratio within one run."""

@@ -1,0 +1,68 @@
+"""Run the benchmarks, each scenario in a process of its own; print a table and write a JSON file.
+
+python -m benchmarks [SCENARIO ...]
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.engine import SCENARIOS
+
+GOALS: dict[tuple[str, str], tuple[str, float]] = {
+    ("single_runs", "tasks_per_second"): (">=", 8_000),
+    ("single_runs", "share_of_bare"): (">=", 0.35),
+    ("layered_runs", "tasks_per_second"): (">=", 20_000),
+    ("layered_runs", "share_of_bare"): (">=", 0.35),
+    ("one_chain", "tasks_per_second"): (">=", 1_500),
+    ("one_chain", "share_of_bare"): (">=", 0.35),
+    ("latency", "p50_ms_full"): ("<=", 2),
+    ("latency", "p99_ms_full"): ("<=", 10),
+    ("queued_memory", "peak_mb_with_100000_queued_runs"): ("<=", 300),
+    ("queued_memory", "bytes_per_tenant"): ("<=", 2_048),
+}
+
+
+def main() -> None:
+    """Run what was asked for, or everything."""
+    wanted = sys.argv[1:] or list(SCENARIOS)
+    unknown = sorted(set(wanted) - set(SCENARIOS))
+    if unknown:
+        sys.exit(f"unknown scenario {unknown[0]}; known: {', '.join(SCENARIOS)}")
+    console = Console()
+    table = Table("scenario", "figure", "value", "goal", "reached")
+    report: dict[str, object] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+    for scenario in wanted:
+        console.print(f"{scenario} …", style="dim")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.engine", scenario], check=True, stdout=subprocess.PIPE, text=True
+        )
+        figures = json.loads(done.stdout.splitlines()[-1])
+        report[scenario] = figures
+        for name, value in figures.items():
+            sign, goal = GOALS.get((scenario, name), ("", 0.0))
+            reached = "" if not sign else ("yes" if (value >= goal) == (sign == ">=") else "NO")
+            table.add_row(scenario, name, f"{value:,.2f}", f"{sign} {goal:,g}" if sign else "", reached)
+    console.print(table)
+    out = Path(__file__).parent / "out"
+    out.mkdir(exist_ok=True)
+    path = out / "engine.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A workflow version made ready to run: the definition by positions, shared by all of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.templates import compile_arguments, compile_template, inputs, references
+
+ResultOf = Callable[[int], Any]
+Arguments = Callable[[Mapping[str, Any], ResultOf], tuple[tuple[Any, ...], dict[str, Any]]]
+
+MICROSECONDS = 1_000_000
+COST_MICROSECONDS_MAX = 10**12
+"""No single task is charged with more than eleven days; keeps every sum far inside 64 bits."""
+
+
+class Plan:
+    """Hold what the engine needs of a definition, by position (0 to size - 1).
+
+    Attributes:
+        component_ids: the id at each position.
+        dependents: for each position, pairs of (dependent's position, whether the dependency is required).
+        open_dependencies: for each position, how many dependencies it has.
+        roots: positions without dependencies.
+        ranks: upward rank in microseconds: the longest remaining path, own weight included (Topcuoglu et al., "HEFT",
+            2002). The greatest goes first.
+        costs: expected microseconds of each task.
+        tolerated: whether the run goes on (and ends `partial`) when the component fails.
+        sources: positions whose results the component's arguments use.
+        uses: for each position, how many components and outputs use its result.
+    """
+
+    __slots__ = (
+        "arguments",
+        "component_ids",
+        "content_hash",
+        "costs",
+        "definition",
+        "dependents",
+        "needs_input",
+        "open_dependencies",
+        "output",
+        "output_needs_input",
+        "output_position",
+        "policies",
+        "positions",
+        "priorities",
+        "ranks",
+        "roots",
+        "size",
+        "sources",
+        "timeouts",
+        "tolerated",
+        "uses",
+        "workflow",
+    )
+
+    def __init__(self, definition: WorkflowDefinition, default_policy: RetryPolicy) -> None:
+        components = definition.components
+        self.definition = definition
+        self.workflow = definition.name
+        self.content_hash = definition.content_hash
+        self.size = len(components)
+        self.component_ids = tuple(c.component_id for c in components)
+        self.positions = positions = definition.positions
+        edges = [
+            (position, positions[d.component_id], d.required and components[positions[d.component_id]].required)
+            for position, component in enumerate(components)
+            for d in component.dependencies
+        ]
+        dependents: list[list[tuple[int, bool]]] = [[] for _ in components]
+        self.open_dependencies = [0] * self.size
+        for dependent, dependency, required in edges:
+            dependents[dependency].append((dependent, required))
+            self.open_dependencies[dependent] += 1
+        self.dependents = [tuple(d) for d in dependents]
+        self.roots = tuple(p for p, count in enumerate(self.open_dependencies) if not count)
+        self.ranks = [int(rank * MICROSECONDS) for rank in definition.graph.upward_ranks()]
+        self.costs = [min(int(c.weight * MICROSECONDS), COST_MICROSECONDS_MAX) for c in components]
+        self.tolerated = [
+            not component.required or (bool(out) and not any(required for _, required in out))
+            for component, out in zip(components, self.dependents, strict=True)
+        ]
+        self.priorities = [c.priority for c in components]
+        self.policies = [c.retry or default_policy for c in components]
+        self.timeouts = [c.timeout for c in components]
+        self.arguments: list[Arguments] = [compile_arguments(c.args, c.kwargs, positions) for c in components]
+        self.sources = [tuple(positions[r] for r in references([*c.args, *c.kwargs.values()])) for c in components]
+        self.needs_input = [bool(inputs([*c.args, *c.kwargs.values()])) for c in components]
+        self.output_needs_input = bool(inputs(definition.output))
+        self.uses = [0] * self.size
+        for sources in self.sources:
+            for source in sources:
+                self.uses[source] += 1
+        for component_id in references(definition.output):
+            self.uses[positions[component_id]] += 1
+        self.output = compile_template(definition.output, positions)
+        self.output_position = _whole_output(definition, positions)
+
+
+def _whole_output(definition: WorkflowDefinition, positions: Mapping[str, int]) -> int | None:
+    """Give the position whose result is the run's result as it is, so that it need not be decoded and encoded."""
+    output = definition.output
+    component_id = getattr(output, "component_id", None)
+    return positions[component_id] if component_id is not None and not output.path else None

@@ -1,0 +1,209 @@
+"""The life of an attempt: started, watched, stopped when its time is over, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from heapq import heappop, heappush
+
+import structlog
+
+from synergymesh.domain.instants import SECOND
+from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut
+from synergymesh.domain.scheduler import Ready, Scheduler
+from synergymesh.engine.committer import Answer, Committer
+from synergymesh.engine.live import Attempt, LiveRun
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.executor import Executor
+from synergymesh.ports.store import Committed, TaskStarted
+
+LONG_TASK_SECONDS = 1.0
+"""Attempts that run longer are written down as running, for people and for crash forensics."""
+
+log = structlog.get_logger("synergymesh.engine")
+
+
+class Attempts:
+    """Carry attempts from their start to their outcome, and give their slots back.
+
+    Attributes:
+        under_way: oldest first; those that were judged but do not end are still here, and still hold their slot.
+        slot_freed: is called when a slot was given back.
+        suspect_cleared: is called with a task that may run now that another suspect has ended.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler[LiveRun],
+        runs: OpenRuns,
+        committer: Committer,
+        executors: Mapping[str, Executor],
+        clock: Clock,
+        *,
+        stop_grace_seconds: float,
+    ) -> None:
+        self.under_way: dict[int, Attempt] = {}
+        self.slot_freed: Callable[[], None] = _nothing
+        self.suspect_cleared: Callable[[LiveRun, list[int]], None] = _nothing
+        self._scheduler = scheduler
+        self._runs = runs
+        self._committer = committer
+        self._loop_executor = executors["loop"]
+        self._thread_executor = executors["thread"]
+        self._clock = clock
+        self._stop_grace_seconds = stop_grace_seconds
+        self._loop = asyncio.get_running_loop()
+        self._suspect: Attempt | None = None
+        self._suspects: list[tuple[int, int, LiveRun, int]] = []
+        self._quiet: asyncio.Event | None = None
+
+    def begin(self, ready: Ready[LiveRun]) -> None:
+        """Start a task for which the scheduler took a slot."""
+        run, position = ready.run, ready.position
+        suspect = run.crashes is not None and position in run.crashes
+        if suspect and self._suspect is not None:
+            # tasks during which the process died run one after the other, so that the culprit is told from the rest
+            assert run.crashes is not None
+            heappush(self._suspects, (-run.crashes[position], ready.order, run, position))
+            self._scheduler.release(run.tenant_id)
+            return
+        now = self._clock.now()
+        attempt = Attempt(run, position, run.next_number(position), now, self._ended)
+        if suspect:
+            self._suspect = attempt
+        self.under_way[id(attempt)] = attempt
+        self._runs.started(attempt)
+        if run.recoveries:
+            # cautious after a crash: known to the store before it begins, so that a task which kills its process is
+            # found by name
+            self._record_start(attempt, partial(self._start_recorded, attempt))
+        else:
+            self._execute(attempt)
+
+    def _start_recorded(self, attempt: Attempt, answer: Answer) -> None:
+        """Begin an attempt that the store knows of."""
+        if attempt.settled:
+            return  # stopped before it began
+        if isinstance(answer, Committed):
+            self._execute(attempt)
+            return
+        self._leave(attempt)
+        self._runs.lost(attempt.run, answer)
+
+    def _execute(self, attempt: Attempt) -> None:
+        attempt.executor = self._loop_executor if attempt.task.is_async else self._thread_executor
+        attempt.executor.run(attempt)
+        timeout = attempt.run.version.plan.timeouts[attempt.position]
+        if timeout is not None:
+            attempt.timer = self._loop.call_later(timeout, self._expire, attempt, timeout)
+
+    def _expire(self, attempt: Attempt, timeout: float) -> None:
+        """Stop an attempt whose time is over."""
+        attempt.expired = True
+        self._stop(attempt, TimedOut(timeout))
+
+    def stop(self, attempt: Attempt, outcome: Cancelled | Interrupted) -> None:
+        """Stop an attempt because its run is cancelled or the process shuts down."""
+        if attempt.settled:
+            return
+        if attempt.executor is None:
+            # not begun: its start is being recorded
+            self._runs.judge(attempt, outcome)
+            self._leave(attempt)
+            return
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        self._stop(attempt, outcome)
+
+    def _stop(self, attempt: Attempt, outcome: Outcome) -> None:
+        assert attempt.executor is not None
+        attempt.executor.stop(attempt)
+        if attempt.executor.can_interrupt:
+            attempt.timer = self._loop.call_later(self._stop_grace_seconds, self._abandon, attempt, outcome)
+        else:
+            self._abandon(attempt, outcome)
+
+    def _abandon(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Judge an attempt that does not end; its slot stays taken until it really does."""
+        if not attempt.settled:
+            context = attempt.context
+            log.warning(
+                "an attempt goes on although it was stopped; its slot stays taken",
+                tenant_id=context.tenant_id,
+                run_id=context.run_id,
+                task_id=context.task_id,
+                attempt=context.attempt,
+            )
+            self._runs.judge(attempt, outcome)
+            self._look_whether_quiet()
+
+    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take the outcome of an attempt from its executor."""
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if not attempt.settled:
+            if attempt.expired:
+                timeout = attempt.run.version.plan.timeouts[attempt.position]
+                assert timeout is not None
+                outcome = TimedOut(timeout)
+            elif isinstance(outcome, Cancelled) and not attempt.run.cancelling:
+                outcome = Interrupted()
+            self._runs.judge(attempt, outcome)
+        self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """Give the attempt's slot back."""
+        self._scheduler.release(attempt.run.tenant_id)
+        del self.under_way[id(attempt)]
+        if attempt is self._suspect:
+            self._suspect = None
+            # all of them, as a tenant that is paused or gone must not keep the others waiting
+            while self._suspects:
+                _, _, run, position = heappop(self._suspects)
+                if run.wants(position):
+                    self.suspect_cleared(run, [position])
+        self._look_whether_quiet()
+        self.slot_freed()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let what runs end within the grace period, then stop the rest; afterwards every attempt is judged."""
+        await self._wait_until_quiet(grace_seconds)
+        for attempt in list(self.under_way.values()):
+            self.stop(attempt, Interrupted())
+        while any(not attempt.settled for attempt in self.under_way.values()):
+            await self._wait_until_quiet(self._stop_grace_seconds)
+
+    async def _wait_until_quiet(self, seconds: float) -> None:
+        """Wait until every attempt that is under way is judged, but no longer than that."""
+        self._quiet = asyncio.Event()
+        self._look_whether_quiet()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+        self._quiet = None
+
+    def _look_whether_quiet(self) -> None:
+        if self._quiet is not None and all(attempt.settled for attempt in self.under_way.values()):
+            self._quiet.set()
+
+    def record_long_tasks(self) -> None:
+        """Write down which attempts have been running for long."""
+        horizon = self._clock.now() - int(LONG_TASK_SECONDS * SECOND)
+        for attempt in self.under_way.values():
+            if attempt.started_at > horizon:
+                return
+            if not attempt.recorded and not attempt.settled:
+                self._record_start(attempt, lambda answer: None)
+
+    def _record_start(self, attempt: Attempt, then: Callable[[Answer], None]) -> None:
+        attempt.recorded = True
+        run = attempt.run
+        change = TaskStarted(run.run_id, attempt.context.task_id, run.tenant_id, attempt.number, attempt.started_at)
+        self._committer.put([*self._runs.first_news(run), change], then)
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing; until somebody listens."""

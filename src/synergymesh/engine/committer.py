@@ -1,0 +1,212 @@
+"""The only writer: what waits while one transaction is being written goes into the next one (group commit)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
+from synergymesh.ports.store import CommitResult, Store, Unit
+
+BATCH_UNITS_MAX = 2_000
+"""Units of one transaction: about 20 ms of writing, so that nobody waits long for the batch before his own."""
+
+WAITING_UNITS_MAX = 10_000
+"""Units that wait; who submits faster than the disk writes, waits too."""
+
+RETRY_DELAYS_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Pauses between attempts to write what must not be lost, while the database cannot be written."""
+
+PASSING = (StoreUnavailable, StoreLocked)
+"""What may pass by itself: a full disk, or a program that keeps the database locked for a while."""
+
+CLOSED = "the orchestrator is closed. Open a new one."
+
+log = structlog.get_logger("synergymesh.engine")
+
+Answer = CommitResult | StoreError | NotRunning
+
+
+class Entry(NamedTuple):
+    """A unit that waits, and who wants to know.
+
+    `may_fail` is for what was not acknowledged yet (a submission): it is given up when the database cannot be written.
+    Everything else is kept and tried again until it is recorded.
+    """
+
+    unit: Unit
+    done: Callable[[Answer], None]
+    may_fail: bool
+
+
+class Committer:
+    """Write units in the order in which they come, as many as are waiting in one transaction.
+
+    Attributes:
+        batches: how many transactions were written.
+        units: how many units they had.
+        trouble: why the database cannot be written now, or None; at the end, why units were given up.
+        room_made: is called after each transaction.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[Entry] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._writer: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+        self._closed = False
+        self._gave_up: StoreError | None = None
+        self.room_made: Callable[[], None] = _nothing
+        self.batches = 0
+        self.units = 0
+        self.trouble: StoreError | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._writer = asyncio.get_running_loop().create_task(self._write_for_ever(), name="synergymesh-committer")
+
+    async def close(self) -> None:
+        """Write what waits and end. While the database cannot be written, what waits is given up after one more try."""
+        self._closing = True
+        self._wake.set()
+        if self._writer is not None:
+            await self._writer
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether so much waits that nothing new should be started."""
+        return len(self._waiting) >= WAITING_UNITS_MAX
+
+    async def room(self) -> None:
+        """Wait until there is room for one more submission.
+
+        Raises:
+            StoreUnavailable: the database cannot be written now.
+            NotRunning: the orchestrator is being closed.
+        """
+        while True:
+            if self._closing:
+                raise NotRunning(CLOSED)
+            if self.trouble is not None:
+                raise StoreUnavailable(str(self.trouble))
+            if not self.is_full:
+                return
+            self._room.clear()
+            await self._room.wait()
+
+    def put(self, unit: Unit, done: Callable[[Answer], None], *, may_fail: bool = False) -> None:
+        """Add a unit; `done` is called on the event loop once it is recorded, refused or given up."""
+        if self._closed:
+            done(NotRunning(CLOSED))
+            return
+        self._waiting.append(Entry(unit, done, may_fail))
+        if not self._wake.is_set():
+            self._wake.set()
+            self._idle.clear()
+
+    async def record(self, unit: Unit, *, may_fail: bool = True) -> CommitResult:
+        """Add a unit and wait for the answer.
+
+        Raises:
+            StoreError: the database cannot be written; the unit may or may not be recorded.
+        """
+        future: asyncio.Future[CommitResult] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer) -> None:
+            if future.cancelled():
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self.put(unit, done, may_fail=may_fail)
+        return await future
+
+    async def drained(self) -> None:
+        """Wait until nothing waits to be written."""
+        await self._idle.wait()
+
+    async def _write_for_ever(self) -> None:
+        waiting = self._waiting
+        while True:
+            if not waiting:
+                self._idle.set()
+                if self._closing:
+                    self._closed = True
+                    self.trouble = self.trouble or self._gave_up
+                    self._room.set()
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))]
+            await self._write(batch)
+            if not self.is_full:
+                self._room.set()
+                self.room_made()
+
+    async def _write(self, batch: list[Entry]) -> None:
+        for failures in range(1_000_000):
+            try:
+                results = await self._store.commit([entry.unit for entry in batch])
+            except StoreError as error:
+                batch = self._after_failure(batch, error)
+                if not batch:
+                    return
+                if self._closing or not isinstance(error, PASSING):
+                    self._give_up(batch, error)
+                    return
+                await asyncio.sleep(RETRY_DELAYS_SECONDS[min(failures, len(RETRY_DELAYS_SECONDS) - 1)])
+                continue
+            if self.trouble is not None:
+                log.info("the database can be written again", units_kept=len(batch))
+                self.trouble = None
+            self.batches += 1
+            self.units += len(batch)
+            for entry, result in zip(batch, results, strict=True):
+                entry.done(result)
+            return
+
+    def _after_failure(self, batch: list[Entry], error: StoreError) -> list[Entry]:
+        """Give up what may fail, in this batch and behind it; keep the rest."""
+        if self.trouble is None:
+            log.error("the database cannot be written", error=str(error), units=len(batch))
+        self.trouble = error
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._waiting.extend(entry for entry in waiting if not entry.may_fail)
+        self._room.set()
+        for entry in (*batch, *waiting):
+            if entry.may_fail:
+                entry.done(error)
+        kept = [entry for entry in batch if not entry.may_fail]
+        if not kept:
+            self.trouble = None  # nothing is tried again by itself, so the next submission has to find out
+        return kept
+
+    def _give_up(self, batch: list[Entry], error: StoreError) -> None:
+        """Say that these units are not recorded, nor those behind them; after a restart their attempts run again.
+
+        What comes later may rest on what came before: a run must not end without the results that it ended on.
+        """
+        lost = [*batch, *self._waiting]
+        self._waiting.clear()
+        self._gave_up = error
+        self.trouble = None
+        log.error("results could not be recorded; their tasks run again after a restart", units=len(lost))
+        for entry in lost:
+            entry.done(error)
+
+
+def _nothing() -> None:
+    """Do nothing; until somebody listens."""

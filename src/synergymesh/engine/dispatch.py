@@ -1,0 +1,121 @@
+"""What may start and what does: the scheduler's choice, made whenever something changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from synergymesh.domain.instants import SECOND, Instant
+from synergymesh.domain.scheduler import Scheduler
+from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.committer import Committer
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.versions import Version
+from synergymesh.ports.clock import Clock
+
+COMPONENT_PRIORITIES = 2_001
+"""A run's priority comes before its components' (-1,000 to 1,000)."""
+
+
+class Dispatcher:
+    """Hand ready tasks to the scheduler, and start what it chooses.
+
+    Attributes:
+        parked: tasks by version whose functions cannot be found.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler[LiveRun],
+        runs: OpenRuns,
+        attempts: Attempts,
+        committer: Committer,
+        clock: Clock,
+    ) -> None:
+        self.scheduler = scheduler
+        self.parked: dict[str, list[tuple[LiveRun, Sequence[int], Instant]]] = {}
+        self._attempts = attempts
+        self._committer = committer
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._started = False
+        self._pump_is_due = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at: Instant = 0
+        runs.released = self.offer
+        attempts.slot_freed = self.pump_soon
+        attempts.suspect_cleared = self.offer
+        committer.room_made = self.pump_soon
+
+    def start(self) -> None:
+        """Begin to start tasks."""
+        self._started = True
+        self.pump_soon()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._started = False
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def offer(self, run: LiveRun, positions: Sequence[int], at: Instant = 0) -> None:
+        """Hand tasks of a run to the scheduler, at once or for a moment to come."""
+        if run.version.tasks is None:
+            self.parked.setdefault(run.version.plan.content_hash, []).append((run, positions, at))
+            return
+        plan = run.version.plan
+        scheduler = self.scheduler
+        for position in positions:
+            scheduler.push(
+                run.tenant_id,
+                run,
+                position,
+                priority=run.priority * COMPONENT_PRIORITIES + plan.priorities[position],
+                age=run.order,
+                rank=plan.ranks[position],
+                cost=plan.costs[position],
+                at=at,
+            )
+        self.pump_soon()
+
+    def code_found(self, version: Version) -> None:
+        """Offer what waited for the functions of a version."""
+        if self.parked and version.tasks is not None:
+            for run, positions, at in self.parked.pop(version.plan.content_hash, ()):
+                self.offer(run, [p for p in positions if run.wants(p)], at=at)
+
+    def pump_soon(self) -> None:
+        """Look for what may start, once the event loop has done what is waiting now."""
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        if not self._started:
+            return
+        scheduler = self.scheduler
+        due = scheduler.next_due()
+        if due is not None and due <= self._clock.now():
+            scheduler.wake(self._clock.now())
+            due = scheduler.next_due()
+        while not self._committer.is_full:
+            ready = scheduler.next()
+            if ready is None:
+                break
+            self._attempts.begin(ready)
+        if due is not None and due != self._alarm_at:
+            self._set_alarm(due)
+
+    def _set_alarm(self, due: Instant) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = due
+        delay = max(0, due - self._clock.now()) / SECOND
+        self._alarm = self._loop.call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._alarm_at = 0
+        self.pump_soon()

@@ -1,0 +1,189 @@
+"""What is in memory of a run while it is open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from synergymesh.domain.instants import Instant
+from synergymesh.domain.payload import decode
+from synergymesh.domain.retry import ErrorInfo, Outcome
+from synergymesh.domain.run_state import PENDING, RETRYING, RunState
+from synergymesh.engine.events import RunEvent
+from synergymesh.engine.versions import Version
+from synergymesh.ports.executor import Executor
+from synergymesh.ports.store import RunFinished
+from synergymesh.ports.task_context import TaskContext
+from synergymesh.workflows.tasks import Task
+
+
+class Attempt:
+    """One try of a task that is under way; what an executor calls.
+
+    Attributes:
+        ended: takes the outcome.
+        executor: None until the attempt is handed to it.
+        recorded: whether the store knows that it runs.
+        expired: whether its timeout has passed.
+        settled: whether its verdict is given; what it reports after that is ignored.
+    """
+
+    __slots__ = (
+        "context",
+        "ended",
+        "executor",
+        "expired",
+        "handle",
+        "number",
+        "position",
+        "recorded",
+        "run",
+        "settled",
+        "started_at",
+        "stopped",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        run: LiveRun,
+        position: int,
+        number: int,
+        started_at: Instant,
+        ended: Callable[[Attempt, Outcome], None],
+    ) -> None:
+        self.run = run
+        self.position = position
+        self.number = number
+        self.started_at = started_at
+        self.ended = ended
+        self.context = TaskContext(run.run_id, run.version.plan.component_ids[position], run.tenant_id, number)
+        self.executor: Executor | None = None
+        self.handle: Any = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.stopped = False
+        self.recorded = False
+        self.expired = False
+        self.settled = False
+
+    @property
+    def task(self) -> Task[..., Any]:
+        """Give the task that does the work."""
+        tasks = self.run.version.tasks
+        assert tasks is not None, "a task without its function was started"
+        return tasks[self.position]
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """Give the function to call."""
+        return self.task.function
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the arguments: inputs of the run, and results of the tasks before this one."""
+        run = self.run
+        plan = run.version.plan
+        inputs = decode(run.input) if plan.needs_input[self.position] else {}
+        args, kwargs = plan.arguments[self.position](inputs, run.result_of)
+        task = self.task
+        return task.prepare(args, kwargs) if task.needs_conversion else (args, kwargs)
+
+    def encode(self, value: Any) -> bytes:
+        """Turn the function's value into JSON."""
+        return self.run.version.encoders[self.position](value)
+
+    def done(self, outcome: Outcome) -> None:
+        """Take the outcome."""
+        self.ended(self, outcome)
+
+
+class LiveRun:
+    """Hold an open run: its state, what runs of it, and who waits for it.
+
+    Attributes:
+        input: JSON object.
+        order: the place in its tenant's queue; smaller is earlier.
+        recoveries: how often a crash has interrupted it.
+        failures, interruptions: by position, earlier attempts that failed by the task's fault, or were shut down.
+        crashes: by position, how often the process died while the task ran.
+        errors: by position, why tasks failed for good.
+        watchers: are called with every event of the run.
+    """
+
+    __slots__ = (
+        "cancelling",
+        "crashes",
+        "errors",
+        "failures",
+        "input",
+        "interruptions",
+        "not_before",
+        "order",
+        "priority",
+        "recoveries",
+        "run_id",
+        "running",
+        "start_recorded",
+        "started_at",
+        "state",
+        "tenant_id",
+        "version",
+        "waiters",
+        "watchers",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        tenant_id: str,
+        version: Version,
+        input_: bytes,
+        *,
+        priority: int,
+        not_before: Instant,
+        recoveries: int = 0,
+        started_at: Instant | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.tenant_id = tenant_id
+        self.version = version
+        self.input = input_
+        self.order = 0
+        self.priority = priority
+        self.not_before = not_before
+        self.recoveries = recoveries
+        self.started_at = started_at
+        self.start_recorded = started_at is not None
+        self.state = RunState(version.plan)
+        self.cancelling = False
+        self.running: dict[int, Attempt] | None = None
+        self.failures: dict[int, int] | None = None
+        self.interruptions: dict[int, int] | None = None
+        self.crashes: dict[int, int] | None = None
+        self.errors: dict[int, ErrorInfo] | None = None
+        self.waiters: list[asyncio.Future[RunFinished]] | None = None
+        self.watchers: list[Callable[[RunEvent], None]] | None = None
+
+    def wants(self, position: int) -> bool:
+        """Tell whether the task at that position still waits to be started."""
+        status = self.state.statuses[position]
+        return status is PENDING or status is RETRYING
+
+    def next_number(self, position: int) -> int:
+        """Give the number of the next attempt; never one that was given before, in whichever life of the process."""
+        number = self.recoveries + 1
+        if self.failures is not None:
+            number += self.failures.get(position, 0)
+        if self.interruptions is not None:
+            number += self.interruptions.get(position, 0)
+        return number
+
+    def result_of(self, position: int) -> Any:
+        """Give a task's result, a fresh copy each time; None where there is none (an optional task that failed)."""
+        raw = self.state.results.get(position)
+        return None if raw is None else decode(raw)
+
+    def tell(self, event: RunEvent) -> None:
+        """Pass an event on to those who watch the run."""
+        for watcher in self.watchers or ():
+            watcher(event)

@@ -1,0 +1,311 @@
+"""The open runs: verdicts given and recorded, dependants released, ends told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from random import Random
+
+import msgspec
+import structlog
+
+from synergymesh.domain.instants import Instant, to_datetime
+from synergymesh.domain.payload import decode, encode
+from synergymesh.domain.retry import ErrorInfo, Outcome, Verdict, decide, describe
+from synergymesh.domain.run_state import CANCELLED, PENDING, RETRYING, RUNNING
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.committer import Answer, Committer
+from synergymesh.engine.events import RunEvent
+from synergymesh.engine.live import Attempt, LiveRun
+from synergymesh.errors import InvalidPayload, StoreError
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import (
+    AttemptFailed,
+    CancelRequested,
+    Change,
+    Committed,
+    RunFinished,
+    RunStarted,
+    TaskFinished,
+)
+
+log = structlog.get_logger("synergymesh.engine")
+
+NO_POSITION = -1
+"""Stands for the run itself where errors are kept by position."""
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class OpenRuns:
+    """Keep the runs that are not final; turn outcomes into verdicts, and release dependants once these are committed.
+
+    Attributes:
+        released: is called with a run, the positions that may start, and the moment from which (0 for now).
+    """
+
+    def __init__(self, committer: Committer, clock: Clock, *, payload_bytes_max: int) -> None:
+        self.released: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
+        self._committer = committer
+        self._clock = clock
+        self._payload_bytes_max = payload_bytes_max
+        self._dice = Random()
+        self._live: dict[str, LiveRun] = {}
+        self._orders = 0
+
+    def add(self, run: LiveRun) -> None:
+        """Take up a run; its place is behind all others."""
+        self._orders += 1
+        run.order = self._orders
+        self._live[run.run_id] = run
+
+    def get(self, run_id: str) -> LiveRun | None:
+        """Give an open run."""
+        return self._live.get(run_id)
+
+    def __iter__(self) -> Iterator[LiveRun]:
+        """Go through the open runs."""
+        return iter(list(self._live.values()))
+
+    # --- attempts -------------------------------------------------------------------------------------------------
+
+    def started(self, attempt: Attempt) -> None:
+        """Note that an attempt is under way."""
+        run, position = attempt.run, attempt.position
+        run.state.move(position, RUNNING)
+        if run.running is None:
+            run.running = {}
+        run.running[position] = attempt
+        begins = run.started_at is None
+        if begins:
+            run.started_at = attempt.started_at
+        if run.watchers:
+            if begins:
+                self._tell(run, None, RUNNING, at=attempt.started_at)
+            self._tell(run, position, RUNNING, attempt=attempt.number, at=attempt.started_at)
+
+    def judge(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Give the verdict on an attempt and have it recorded."""
+        attempt.settled = True
+        run, position = attempt.run, attempt.position
+        assert run.running is not None
+        del run.running[position]
+        now = self._clock.now()
+        failures = run.failures.get(position, 0) if run.failures is not None else 0
+        policy = run.version.plan.policies[position]
+        verdict = decide(
+            policy, outcome, failures=failures, cancelling=run.cancelling, now=now, dice=self._dice.random()
+        )
+        status = verdict.status
+        if status is RETRYING or status is PENDING:
+            self._go_on(attempt, verdict, now)
+            return
+        component_id = run.version.plan.component_ids[position]
+        error = None
+        if verdict.error is not None:
+            error = encode_json(verdict.error)
+            if run.errors is None:
+                run.errors = {}
+            run.errors[position] = verdict.error
+        finished = TaskFinished(
+            run.run_id,
+            component_id,
+            run.tenant_id,
+            status,
+            attempt.number,
+            attempt.started_at,
+            now,
+            verdict.result,
+            error,
+        )
+        self.settle(run, position, finished)
+
+    def _go_on(self, attempt: Attempt, verdict: Verdict, now: Instant) -> None:
+        """Record an attempt that is followed by another one."""
+        run, position = attempt.run, attempt.position
+        interrupted = verdict.status is PENDING
+        if interrupted:
+            run.interruptions = counted(run.interruptions, position)
+        else:
+            run.failures = counted(run.failures, position)
+        change = AttemptFailed(
+            run.run_id,
+            attempt.context.task_id,
+            attempt.number,
+            run.tenant_id,
+            CANCELLED if interrupted else verdict.attempt_status,
+            attempt.started_at,
+            now,
+            verdict.not_before,
+            None if verdict.error is None else encode_json(verdict.error),
+        )
+        run.state.move(position, verdict.status)
+
+        def recorded(answer: Answer) -> None:
+            if not isinstance(answer, Committed):
+                self.lost(run, answer)
+                return
+            if run.watchers:
+                self._tell(run, position, verdict.status, attempt=attempt.number, at=now, error=verdict.error)
+            if run.wants(position):
+                self.released(run, [position], verdict.not_before)
+
+        self._committer.put([*self.first_news(run), change], recorded)
+
+    # --- tasks and runs -------------------------------------------------------------------------------------------
+
+    def settle(self, run: LiveRun, position: int, finished: TaskFinished) -> None:
+        """Note a task's final state and have it recorded with what follows from it; then release its dependants."""
+        ready, skipped = run.state.settle(position, finished.status, finished.result)
+        unit: list[Change] = [finished]
+        if skipped:
+            unit += self._without_attempt(run, skipped, finished.ended_at)
+        end = None
+        if not run.state.open_tasks:
+            end = self._end(run, finished.ended_at)
+            unit.append(end)
+        elif not run.start_recorded:
+            unit[:0] = self.first_news(run)
+        self._committer.put(unit, partial(self._settled, run, unit, ready, end))
+
+    def _settled(
+        self, run: LiveRun, unit: list[Change], ready: list[int], end: RunFinished | None, answer: Answer
+    ) -> None:
+        """Go on after a verdict is committed."""
+        if not isinstance(answer, Committed):
+            self.lost(run, answer)
+            return
+        if run.watchers:
+            for change in unit:
+                if isinstance(change, TaskFinished):
+                    self._tell_finished(run, change)
+        if end is not None:
+            self._finish(run, end)
+        elif ready:
+            self.released(run, ready, 0)
+
+    def _without_attempt(self, run: LiveRun, positions: list[int], now: Instant) -> list[TaskFinished]:
+        ids = run.version.plan.component_ids
+        return [
+            TaskFinished(run.run_id, ids[p], run.tenant_id, run.state.statuses[p], 0, None, now, None, None)
+            for p in positions
+        ]
+
+    def first_news(self, run: LiveRun) -> list[Change]:
+        """Give the record of a run's start, once."""
+        if run.start_recorded or run.started_at is None:
+            return []
+        run.start_recorded = True
+        return [RunStarted(run.run_id, run.tenant_id, run.started_at)]
+
+    def _end(self, run: LiveRun, now: Instant) -> RunFinished:
+        """Say how a run ended."""
+        status = run.state.outcome(cancelled=run.cancelling)
+        result: bytes | None = None
+        errors = {} if run.errors is None else {p: ErrorInfo(e.type, e.message) for p, e in run.errors.items()}
+        if status is ExecutionStatus.SUCCESS or status is ExecutionStatus.PARTIAL:
+            try:
+                result = self._output(run)
+            except (InvalidPayload, LookupError) as failure:
+                status = ExecutionStatus.FAILED
+                errors[NO_POSITION] = describe(failure)
+        ids = run.version.plan.component_ids
+        error = encode_json({"" if p == NO_POSITION else ids[p]: e for p, e in errors.items()}) if errors else None
+        return RunFinished(run.run_id, run.tenant_id, status, run.started_at, now, result, error)
+
+    def _output(self, run: LiveRun) -> bytes:
+        """Give the run's result: what the workflow returns, as JSON."""
+        plan = run.version.plan
+        if plan.output_position is not None:
+            return run.state.results.get(plan.output_position, b"null")
+        inputs = decode(run.input) if plan.output_needs_input else {}
+        value = plan.output(inputs, run.result_of)
+        return encode(value, field="result of the workflow", limit=self._payload_bytes_max)
+
+    def _finish(self, run: LiveRun, end: RunFinished) -> None:
+        """Let go of a run whose end is committed, and tell those who wait for it."""
+        self._live.pop(run.run_id, None)
+        if run.watchers:
+            self._tell(run, None, end.status, at=end.ended_at)
+        for waiter in run.waiters or ():
+            if not waiter.done():
+                waiter.set_result(end)
+        run.waiters = None
+
+    def lost(self, run: LiveRun, answer: Answer) -> None:
+        """Let go of a run whose verdict could not be recorded; a restart finds it as it was before."""
+        self._live.pop(run.run_id, None)
+        reason = str(answer) if isinstance(answer, Exception) else getattr(answer, "reason", "refused")
+        log.error("a verdict was not recorded", run_id=run.run_id, tenant_id=run.tenant_id, reason=reason)
+        run.state.cancel_waiting()  # nothing more of it starts
+        for attempt in list((run.running or {}).values()):
+            attempt.settled = True
+        for waiter in run.waiters or ():
+            if not waiter.done():
+                waiter.set_exception(answer if isinstance(answer, Exception) else StoreError(reason))
+        run.waiters = None
+
+    def cancel(self, run: LiveRun) -> asyncio.Future[None]:
+        """Cancel what waits of a run, and retry nothing of what runs; give what is done once that is recorded.
+
+        Does not stop what runs: the run is final once that has ended.
+        """
+        run.cancelling = True
+        now = self._clock.now()
+        unit: list[Change] = [
+            CancelRequested(run.run_id, run.tenant_id, now),
+            *self._without_attempt(run, run.state.cancel_waiting(), now),
+        ]
+        end = None
+        if not run.state.open_tasks:
+            end = self._end(run, now)
+            unit.append(end)
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer) -> None:
+            self._settled(run, unit, [], end, answer)
+            if not recorded.done():
+                recorded.set_result(None)
+
+        self._committer.put(unit, done)
+        return recorded
+
+    # --- what is told ---------------------------------------------------------------------------------------------
+
+    def _tell_finished(self, run: LiveRun, change: TaskFinished) -> None:
+        position = run.version.plan.positions[change.component_id]
+        error = run.errors.get(position) if run.errors is not None else None
+        self._tell(run, position, change.status, attempt=change.attempt, at=change.ended_at, error=error)
+
+    def _tell(
+        self,
+        run: LiveRun,
+        position: int | None,
+        status: ExecutionStatus,
+        *,
+        at: Instant,
+        attempt: int = 0,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        run.tell(
+            RunEvent(
+                run_id=run.run_id,
+                task_id=None if position is None else run.version.plan.component_ids[position],
+                status=status,
+                attempt=attempt,
+                at=to_datetime(at),
+                error=None if error is None else str(error),
+            )
+        )
+
+
+def counted(counts: dict[int, int] | None, position: int) -> dict[int, int]:
+    """Count one more at a position."""
+    counts = {} if counts is None else counts
+    counts[position] = counts.get(position, 0) + 1
+    return counts
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing; until somebody listens."""

@@ -1,0 +1,160 @@
+"""Takes up after a start what was open before it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TypeVar
+
+import structlog
+
+from synergymesh.domain.instants import Instant
+from synergymesh.domain.retry import ErrorInfo
+from synergymesh.domain.run_state import RUNNING
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.events import error_of
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns, counted, encode_json
+from synergymesh.engine.versions import Version, Versions
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskFinished, TaskRecord
+
+PAGE_RUNS = 500
+"""Open runs that are read at once."""
+
+CRASHES_MAX = 3
+"""A task during which the process died so often is quarantined."""
+
+SETTLED_BY_AN_ATTEMPT = (
+    ExecutionStatus.SUCCESS,
+    ExecutionStatus.FAILED,
+    ExecutionStatus.TIMEOUT,
+)
+"""Skipped and cancelled tasks follow from these, and from the wish to cancel."""
+
+RecordT = TypeVar("RecordT", TaskRecord, AttemptRecord)
+
+log = structlog.get_logger("synergymesh.engine")
+
+
+class Recovery:
+    """Rebuild the open runs from the store: committed results are used again, everything else runs again."""
+
+    def __init__(self, store: Store, versions: Versions, runs: OpenRuns, dispatcher: Dispatcher, clock: Clock) -> None:
+        self._store = store
+        self._versions = versions
+        self._runs = runs
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def run(self) -> int:
+        """Take up all open runs, oldest first; give their number."""
+        after: str | None = None
+        recovered = 0
+        while page := await self._store.list_open_runs(after=after, limit=PAGE_RUNS):
+            after = page[-1].run_id
+            recovered += len(page)
+            # runs that never started have nothing but their row
+            begun = [run.run_id for run in page if run.started_at is not None or run.recoveries]
+            tasks = _by_run(await self._store.list_tasks(begun) if begun else [])
+            attempts = _by_run(await self._store.list_attempts(begun) if begun else [])
+            for record in page:
+                version = await self._versions.load(record.content_hash)
+                await self._take_up(record, version, tasks.get(record.run_id, []), attempts.get(record.run_id, []))
+        if recovered:
+            log.info("open runs were taken up again", runs=recovered)
+        return recovered
+
+    async def _take_up(
+        self, record: RunRecord, version: Version, tasks: Sequence[TaskRecord], attempts: Sequence[AttemptRecord]
+    ) -> None:
+        run = LiveRun(
+            record.run_id,
+            record.tenant_id,
+            version,
+            record.input,
+            priority=record.priority,
+            not_before=record.not_before,
+            recoveries=record.recoveries,
+            started_at=record.started_at,
+        )
+        self._runs.add(run)
+        retry_at = self._restore_attempts(run, attempts)
+        poisoned = self._restore_tasks(run, tasks)
+        startable = run.state.startable()
+        if record.cancel_requested_at is not None:
+            await self._runs.cancel(run)
+            return
+        if version.tasks is None:
+            log.warning("a run waits for its code", run_id=run.run_id, tenant_id=run.tenant_id, reason=version.problem)
+        now = self._clock.now()
+        for position in startable:
+            if position not in poisoned:
+                at = max(retry_at.get(position, 0), run.not_before)
+                self._dispatcher.offer(run, [position], at if at > now else 0)
+        for position, task in poisoned.items():
+            self._quarantine(run, position, task, now)
+
+    def _restore_attempts(self, run: LiveRun, attempts: Sequence[AttemptRecord]) -> dict[int, Instant]:
+        """Count the failed attempts; give by position when the next one may start."""
+        retry_at: dict[int, Instant] = {}
+        for attempt in attempts:
+            position = run.version.plan.positions[attempt.component_id]
+            if attempt.status is ExecutionStatus.CANCELLED:
+                run.interruptions = counted(run.interruptions, position)
+            else:
+                run.failures = counted(run.failures, position)
+            retry_at[position] = attempt.retry_at
+        return retry_at
+
+    def _restore_tasks(self, run: LiveRun, tasks: Sequence[TaskRecord]) -> dict[int, TaskRecord]:
+        """Settle the tasks that are final; give those during which the process died too often, by position."""
+        state = run.state
+        poisoned = {}
+        for task in tasks:
+            position = run.version.plan.positions[task.component_id]
+            if task.status in SETTLED_BY_AN_ATTEMPT:
+                state.move(position, RUNNING)
+                error = error_of(task.error)
+                if error is not None:
+                    run.errors = run.errors or {}
+                    run.errors[position] = error
+                state.settle(position, task.status, task.result)
+            elif task.crashes:
+                run.crashes = run.crashes or {}
+                run.crashes[position] = task.crashes
+                if task.crashes >= CRASHES_MAX:
+                    poisoned[position] = task
+        return poisoned
+
+    def _quarantine(self, run: LiveRun, position: int, task: TaskRecord, now: Instant) -> None:
+        """Fail a task during which the process died too often."""
+        error = ErrorInfo(
+            "synergymesh.Quarantined",
+            f"the process died {task.crashes} times while this task was running, so it is not tried again. "
+            f"Run it apart from other work to find out why.",
+        )
+        run.errors = run.errors or {}
+        run.errors[position] = error
+        run.state.move(position, RUNNING)
+        log.error("a task is quarantined", run_id=run.run_id, tenant_id=run.tenant_id, task_id=task.component_id)
+        finished = TaskFinished(
+            run.run_id,
+            task.component_id,
+            run.tenant_id,
+            ExecutionStatus.FAILED,
+            task.attempt,
+            task.started_at,
+            now,
+            None,
+            encode_json(error),
+        )
+        self._runs.settle(run, position, finished)
+
+
+def _by_run(records: Sequence[RecordT]) -> dict[str, list[RecordT]]:
+    grouped: dict[str, list[RecordT]] = defaultdict(list)
+    for record in records:
+        grouped[record.run_id].append(record)
+    return grouped

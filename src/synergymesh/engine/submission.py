@@ -1,0 +1,167 @@
+"""Takes submissions: validates, admits, records, and only then acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from random import Random
+from typing import Any
+
+from synergymesh.config import IDENTIFIER_MAX
+from synergymesh.domain.instants import Instant, from_datetime
+from synergymesh.domain.payload import encode
+from synergymesh.engine.committer import Answer, Committer
+from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.versions import Version, Versions
+from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import Change, Refused, RunCreated
+from synergymesh.workflows.workflow import Workflow
+
+PRIORITY_MAX = 1_000
+"""Priorities go from -1,000 to 1,000: enough to order by, small enough to combine with those of components."""
+
+
+class Submission:
+    """Turn a workflow and an input into an acknowledged run."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        versions: Versions,
+        committer: Committer,
+        runs: OpenRuns,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        payload_bytes_max: int,
+    ) -> None:
+        self._tenants = tenants
+        self._versions = versions
+        self._committer = committer
+        self._runs = runs
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._payload_bytes_max = payload_bytes_max
+        self._last_moment: Instant = 0
+        self._random = Random()
+
+    async def submit(
+        self,
+        workflow: Workflow,
+        tenant_id: object,
+        input_: Mapping[str, Any] | None,
+        idempotency_key: str | None,
+        priority: int,
+        not_before: datetime | None,
+    ) -> str:
+        """Record a run and give its id; with an idempotency key that was used before, the id of that run.
+
+        Raises:
+            UnknownTenant, TenantNotActive: it cannot be submitted for that tenant.
+            InvalidRequest: input, key, priority or not_before cannot be accepted.
+            IdempotencyConflict: the key belongs to a run with another workflow or input.
+            StoreUnavailable: it could not be recorded.
+        """
+        tenant = self._tenants.active(tenant_id)
+        version = self._versions.of(workflow)
+        self._dispatcher.code_found(version)
+        raw = encode(workflow.check_input(input_), field="input", limit=self._payload_bytes_max)
+        check_key(idempotency_key)
+        check_priority(priority)
+        earliest = check_not_before(not_before)
+        await self._committer.room()
+        now = self._clock.now()
+        row = RunCreated(
+            self._new_run_id(now),
+            tenant.tenant_id,
+            version.plan.workflow,
+            version.plan.content_hash,
+            raw,
+            idempotency_key,
+            priority,
+            earliest,
+            now,
+        )
+        unit: list[Change] = [row] if version.stored else [version.row(now), row]
+        acknowledged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._committer.put(unit, partial(self._recorded, row, version, acknowledged), may_fail=True)
+        return await acknowledged
+
+    def _recorded(self, row: RunCreated, version: Version, acknowledged: asyncio.Future[str], answer: Answer) -> None:
+        """Begin a run that is recorded, whether or not its submitter still waits."""
+        run_id = row.run_id
+        error: Exception | None = None
+        if isinstance(answer, Exception):
+            error = answer
+        elif isinstance(answer, Refused):
+            error = StoreError(f"the database refused the run: {answer.reason}")
+        elif answer.existing is not None:
+            run_id = answer.existing.run_id
+            if (answer.existing.content_hash, answer.existing.input) != (row.content_hash, row.input):
+                error = IdempotencyConflict(str(row.idempotency_key), run_id)
+        else:
+            version.stored = True
+            self._begin(row, version)
+        if acknowledged.done():
+            return
+        if error is not None:
+            acknowledged.set_exception(error)
+        else:
+            acknowledged.set_result(run_id)
+
+    def _begin(self, row: RunCreated, version: Version) -> None:
+        """Offer the first tasks of a run."""
+        run = LiveRun(
+            row.run_id,
+            row.tenant_id,
+            version,
+            row.input,
+            priority=row.priority,
+            not_before=row.not_before,
+        )
+        self._runs.add(run)
+        at = run.not_before if run.not_before > self._clock.now() else 0
+        self._dispatcher.offer(run, version.plan.roots, at)
+
+    def _new_run_id(self, now: Instant) -> str:
+        """Make an id that sorts by time, never the same twice."""
+        self._last_moment = moment = max(now, self._last_moment + 1)
+        return f"run-{moment:016x}{self._random.getrandbits(32):08x}"
+
+
+def check_key(key: object) -> None:
+    """Raise InvalidRequest unless it is a usable idempotency key or None."""
+    if key is None:
+        return
+    if not isinstance(key, str) or not 1 <= len(key) <= IDENTIFIER_MAX or not key.isprintable():
+        raise InvalidRequest(
+            f"idempotency_key must be a printable text of 1 to {IDENTIFIER_MAX} characters, not {key!r:.100}.",
+            field="idempotency_key",
+        )
+
+
+def check_priority(priority: object) -> None:
+    """Raise InvalidRequest unless it is a usable priority."""
+    if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) > PRIORITY_MAX:
+        raise InvalidRequest(
+            f"priority must be a whole number from -{PRIORITY_MAX:,} to {PRIORITY_MAX:,}, not {priority!r}.",
+            field="priority",
+        )
+
+
+def check_not_before(moment: object) -> Instant:
+    """Give the instant, 0 for None; raise InvalidRequest unless it is an aware datetime."""
+    if moment is None:
+        return 0
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidRequest(
+            f"not_before must be a datetime with a time zone, not {moment!r}. Use datetime.now(UTC) + …",
+            field="not_before",
+        )
+    return max(0, from_datetime(moment))

@@ -1,0 +1,130 @@
+"""The versions of workflows that runs refer to: the plan of each, and the functions that do its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from synergymesh.config import PAYLOAD_BYTES_MAX
+from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.payload import encode
+from synergymesh.domain.plan import Plan
+from synergymesh.domain.retry import RetryPolicy
+from synergymesh.errors import StoreCorrupt, SynergyMeshError
+from synergymesh.ports.store import Store, WorkflowStored
+from synergymesh.workflows.loader import find_workflow
+from synergymesh.workflows.tasks import Task
+from synergymesh.workflows.workflow import Workflow
+
+
+class Version:
+    """One version of a workflow: its plan, and by position the tasks that do the work.
+
+    Attributes:
+        tasks: by position; None while the functions cannot be found.
+        problem: why they cannot be found, or None.
+        stored: whether the store has the definition.
+        source: where the functions are found again after a restart, or None.
+    """
+
+    __slots__ = ("encoders", "plan", "problem", "source", "stored", "tasks")
+
+    def __init__(self, plan: Plan, source: str | None, *, stored: bool) -> None:
+        self.plan = plan
+        self.source = source
+        self.stored = stored
+        self.tasks: list[Task[..., Any]] | None = None
+        self.encoders: list[Callable[[Any], bytes]] = []
+        self.problem: str | None = "its functions were not looked for yet"
+
+    def bind(self, workflow: Workflow, payload_bytes_max: int) -> bool:
+        """Take the functions from a workflow; tell whether it has all of them."""
+        components = self.plan.definition.components
+        missing = sorted({c.task for c in components} - set(workflow.tasks))
+        if missing:
+            self.problem = f"the workflow {workflow.name!r} has no task {missing[0]!r} any more"
+            return False
+        encoders = {
+            name: partial(encode, field=f"result of {name}", limit=payload_bytes_max) for name in workflow.tasks
+        }
+        self.encoders = [encoders[c.task] for c in components]
+        self.tasks = [workflow.tasks[c.task] for c in components]
+        self.source = workflow.source or self.source
+        self.problem = None
+        return True
+
+    def row(self, now: int) -> WorkflowStored:
+        """Give what the store keeps of it."""
+        definition = self.plan.definition
+        return WorkflowStored(self.plan.content_hash, definition.name, definition.to_json(), self.source, now)
+
+
+class Versions:
+    """Find the version of a workflow by its object, or by the content hash that a stored run names.
+
+    Args:
+        supplied: workflows given to the orchestrator; they come before the recorded source.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        supplied: Iterable[Workflow],
+        default_policy: RetryPolicy,
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+    ) -> None:
+        self._store = store
+        self._supplied = {workflow.name: workflow for workflow in supplied}
+        self._default_policy = default_policy
+        self._payload_bytes_max = payload_bytes_max
+        self._versions: dict[str, Version] = {}
+        self._by_object: dict[int, tuple[Workflow, WorkflowDefinition, Version]] = {}
+
+    def of(self, workflow: Workflow) -> Version:
+        """Give the version that a workflow object is now."""
+        definition = workflow.definition
+        known = self._by_object.get(id(workflow))
+        if known is not None and known[1] is definition:
+            return known[2]
+        version = self._versions.get(definition.content_hash)
+        if version is None:
+            version = Version(Plan(definition, self._default_policy), workflow.source, stored=False)
+            self._versions[definition.content_hash] = version
+        version.bind(workflow, self._payload_bytes_max)
+        self._by_object[id(workflow)] = (workflow, definition, version)
+        return version
+
+    async def load(self, content_hash: str) -> Version:
+        """Give a stored version; its `problem` says so if its functions cannot be found.
+
+        Raises:
+            StoreCorrupt: the store has no such version.
+        """
+        version = self._versions.get(content_hash)
+        if version is not None:
+            return version
+        record = await self._store.get_workflow(content_hash)
+        if record is None:
+            raise StoreCorrupt(f"the database has runs of the workflow version {content_hash}, but not the version.")
+        definition = WorkflowDefinition.from_json(record.definition)
+        version = Version(Plan(definition, self._default_policy), record.source, stored=True)
+        self._versions[content_hash] = version
+        self._find_functions(version)
+        return version
+
+    def _find_functions(self, version: Version) -> None:
+        name = version.plan.workflow
+        workflow = self._supplied.get(name)
+        if workflow is not None and version.bind(workflow, self._payload_bytes_max):
+            return
+        if version.source is None:
+            version.problem = (
+                f"the functions of workflow {name!r} cannot be found again by name (it was defined inside a function). "
+                f"Pass it with workflows=[...]."
+            )
+            return
+        try:
+            version.bind(find_workflow(version.source), self._payload_bytes_max)
+        except SynergyMeshError as error:
+            version.problem = f"workflow {name!r} cannot be loaded from {version.source}: {error}"

@@ -1,0 +1,203 @@
+"""What people see of runs and tasks: the rows of the store, and what is in memory of open runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.instants import Instant, to_datetime
+from synergymesh.domain.payload import decode
+from synergymesh.domain.retry import ErrorInfo
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.events import error_of
+from synergymesh.engine.live import LiveRun
+from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Describe an attempt that failed and was followed by another one."""
+
+    number: int
+    status: ExecutionStatus
+    started_at: datetime
+    ended_at: datetime
+    error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTask:
+    """Describe a task: a component's work in one run.
+
+    Attributes:
+        task_id: the component's id.
+        task: the name of the task function.
+        attempt: the number of the last attempt, 0 if there was none.
+        result: the value, None unless it succeeded.
+        error: why it failed for good, or None.
+        progress: what the running attempt said with `heartbeat`, 0 to 1, or None.
+        failures: the attempts before the last one.
+    """
+
+    task_id: str
+    task: str
+    status: ExecutionStatus
+    attempt: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    result: Any = None
+    error: ErrorInfo | None = None
+    progress: float | None = None
+    failures: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Describe a run: one execution of a workflow. Times are aware (UTC).
+
+    Attributes:
+        result: what the workflow returned, None unless it ended as success or partial.
+        error: why it failed, in one line, or None.
+        errors: by component, why each task failed.
+        reason: why an open run does not go on, or None.
+        recoveries: how often a crash of the process interrupted it.
+        tasks: every task in the order of the definition; empty in a list of runs.
+    """
+
+    id: str
+    tenant_id: str
+    workflow: str
+    status: ExecutionStatus
+    priority: int
+    input: Any
+    result: Any
+    error: str | None
+    errors: Mapping[str, ErrorInfo]
+    idempotency_key: str | None
+    created_at: datetime
+    not_before: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    recoveries: int
+    reason: str | None = None
+    tasks: tuple[RunTask, ...] = ()
+
+
+def errors_of(raw: bytes | None) -> dict[str, ErrorInfo]:
+    """Read the recorded errors of a run."""
+    return {} if raw is None else msgspec.json.decode(raw, type=dict[str, ErrorInfo])
+
+
+def summary(errors: Mapping[str, ErrorInfo]) -> str | None:
+    """Say in one line what went wrong."""
+    if not errors:
+        return None
+    shown = [f"{component_id or 'result'}: {error}" for component_id, error in list(errors.items())[:3]]
+    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+    return "; ".join(shown) + more
+
+
+def run_view(record: RunRecord, live: LiveRun | None = None, tasks: tuple[RunTask, ...] = ()) -> Run:
+    """Describe a run."""
+    errors = errors_of(record.error)
+    status = record.status
+    started_at = record.started_at
+    reason = None
+    if live is not None and not status.is_final:
+        started_at = live.started_at if started_at is None else started_at
+        if started_at is not None:
+            status = ExecutionStatus.RUNNING
+        reason = live.version.problem
+    return Run(
+        id=record.run_id,
+        tenant_id=record.tenant_id,
+        workflow=record.workflow,
+        status=status,
+        priority=record.priority,
+        input=decode(record.input),
+        result=None if record.result is None else decode(record.result),
+        error=summary(errors),
+        errors=errors,
+        idempotency_key=record.idempotency_key,
+        created_at=to_datetime(record.created_at),
+        not_before=_moment(record.not_before or None),
+        started_at=_moment(started_at),
+        ended_at=_moment(record.ended_at),
+        recoveries=record.recoveries,
+        reason=reason,
+        tasks=tasks,
+    )
+
+
+def task_views(
+    definition: WorkflowDefinition,
+    tasks: Sequence[TaskRecord],
+    attempts: Sequence[AttemptRecord],
+    live: LiveRun | None = None,
+) -> tuple[RunTask, ...]:
+    """Describe every task of a run, in the order of the definition."""
+    rows = {task.component_id: task for task in tasks}
+    failures: dict[str, list[AttemptRecord]] = defaultdict(list)
+    for attempt in attempts:
+        failures[attempt.component_id].append(attempt)
+    views = []
+    for position, component in enumerate(definition.components):
+        component_id = component.component_id
+        earlier = tuple(_attempt_view(a) for a in failures.get(component_id, ()))
+        row = rows.get(component_id)
+        running = None if live is None or live.running is None else live.running.get(position)
+        if running is not None and (row is None or not row.status.is_final):
+            views.append(
+                RunTask(
+                    task_id=component_id,
+                    task=component.task,
+                    status=ExecutionStatus.RUNNING,
+                    attempt=running.number,
+                    started_at=to_datetime(running.started_at),
+                    progress=running.context.progress,
+                    failures=earlier,
+                )
+            )
+        elif row is None:
+            status = ExecutionStatus.RETRYING if earlier else ExecutionStatus.PENDING
+            attempt_number = earlier[-1].number if earlier else 0
+            views.append(
+                RunTask(
+                    task_id=component_id, task=component.task, status=status, attempt=attempt_number, failures=earlier
+                )
+            )
+        else:
+            views.append(
+                RunTask(
+                    task_id=component_id,
+                    task=component.task,
+                    status=row.status,
+                    attempt=row.attempt,
+                    started_at=_moment(row.started_at),
+                    ended_at=_moment(row.ended_at),
+                    result=None if row.result is None else decode(row.result),
+                    error=error_of(row.error),
+                    failures=earlier,
+                )
+            )
+    return tuple(views)
+
+
+def _attempt_view(record: AttemptRecord) -> Attempt:
+    return Attempt(
+        number=record.number,
+        status=record.status,
+        started_at=to_datetime(record.started_at),
+        ended_at=to_datetime(record.ended_at),
+        error=error_of(record.error),
+    )
+
+
+def _moment(instant: Instant | None) -> datetime | None:
+    return None if instant is None else to_datetime(instant)

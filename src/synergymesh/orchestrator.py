@@ -1,0 +1,426 @@
+"""The asynchronous face of SynergyMesh; the only place that knows which adapters run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from synergymesh.config import PAYLOAD_BYTES_MAX
+from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.payload import decode
+from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
+from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
+from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.committer import Committer
+from synergymesh.engine.control import OPEN, Control
+from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.events import RunEvent
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.maintenance import Maintenance
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.recovery import Recovery
+from synergymesh.engine.submission import Submission
+from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.versions import Versions
+from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
+from synergymesh.engine.watching import Watching
+from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
+from synergymesh.executors.loop import LoopExecutor
+from synergymesh.executors.thread import ThreadExecutor
+from synergymesh.ports.clock import Clock, SystemClock
+from synergymesh.ports.executor import Executor
+from synergymesh.ports.store import Store
+from synergymesh.run_handle import RunHandle
+from synergymesh.store.sqlite import SqliteStore
+from synergymesh.workflows.registry import Registry
+from synergymesh.workflows.workflow import Workflow
+
+CONCURRENT_TASKS_DEFAULT = 256
+"""Tasks at the same time over all tenants: two enterprise tenants at their limit, and threads that a machine bears."""
+
+PAGE_RUNS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """Hold what a started orchestrator is made of."""
+
+    store: Store
+    executors: Mapping[str, Executor]
+    committer: Committer
+    runs: OpenRuns
+    attempts: Attempts
+    dispatcher: Dispatcher
+    tenants: Tenants
+    submission: Submission
+    recovery: Recovery
+    control: Control
+    watching: Watching
+    maintenance: Maintenance
+
+
+class Orchestrator:
+    """Run workflows for tenants, durably; use it as an asynchronous context manager.
+
+    Leaving the context lets running tasks end within a grace period. Open runs stay in the database, and go on when it
+    is opened again.
+
+    Args:
+        database: `sqlite:///file.db`, or `:memory:`.
+        workflows: that runs of an earlier process may need, and that `submit` finds by name.
+        max_concurrent_tasks: tasks at the same time over all tenants, 256 by default.
+        synchronous: "full" survives power loss; "normal" may lose the last moments then, and nothing when only the
+            process dies.
+        default_retry: the policy of tasks that have none of their own.
+        shutdown_grace_seconds: how long leaving the context waits for running tasks before it stops them.
+        stop_grace_seconds: how long a stopped task may take to end before it is given up.
+        payload_bytes_max: limit of an input and of a result, in bytes of JSON.
+        clock: where the time comes from.
+
+    Raises:
+        InvalidRequest: an argument cannot be accepted.
+    """
+
+    def __init__(
+        self,
+        database: str = "sqlite:///synergymesh.db",
+        *,
+        workflows: Iterable[Workflow] = (),
+        max_concurrent_tasks: int | None = None,
+        synchronous: Literal["full", "normal"] = "full",
+        default_retry: RetryPolicy = DEFAULT_RETRY,
+        shutdown_grace_seconds: float = 10.0,
+        stop_grace_seconds: float = 5.0,
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        clock: Clock | None = None,
+    ) -> None:
+        self._max_concurrent = _count(max_concurrent_tasks, CONCURRENT_TASKS_DEFAULT, "max_concurrent_tasks")
+        self._registry = Registry()
+        for workflow in workflows:
+            self._registry.add(workflow)
+        self._database = SqliteStore(database, synchronous=synchronous)
+        self._default_retry = default_retry
+        self._shutdown_grace_seconds = shutdown_grace_seconds
+        self._stop_grace_seconds = stop_grace_seconds
+        self._payload_bytes_max = _count(payload_bytes_max, PAYLOAD_BYTES_MAX, "payload_bytes_max")
+        self._clock = clock or SystemClock()
+        self._parts: _Parts | None = None
+
+    # --- start and end --------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Open the database, take up the open runs, and begin.
+
+        Raises:
+            StoreError: the database cannot be used; the message says why and what to do.
+        """
+        assert self._parts is None, "this orchestrator is started already"
+        store = self._database
+        await store.open()
+        try:
+            await store.begin_incarnation()
+            executors: dict[str, Executor] = {"loop": LoopExecutor(), "thread": ThreadExecutor(self._max_concurrent)}
+            for executor in executors.values():
+                await executor.start()
+            self._parts = parts = self._compose(store, executors)
+            parts.committer.start()
+            await parts.tenants.load()
+            await parts.recovery.run()
+            parts.dispatcher.start()
+            parts.maintenance.start()
+        except BaseException:
+            if self._parts is not None:
+                await self._parts.committer.close()
+                self._parts = None
+            await store.close()
+            raise
+
+    def _compose(self, store: Store, executors: Mapping[str, Executor]) -> _Parts:
+        clock = self._clock
+        committer = Committer(store)
+        scheduler: Scheduler[LiveRun] = Scheduler(self._max_concurrent)
+        runs = OpenRuns(committer, clock, payload_bytes_max=self._payload_bytes_max)
+        attempts = Attempts(scheduler, runs, committer, executors, clock, stop_grace_seconds=self._stop_grace_seconds)
+        dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
+        tenants = Tenants(store, committer, dispatcher, clock)
+        versions = Versions(store, self._registry, self._default_retry, self._payload_bytes_max)
+        watching = Watching(store, runs)
+        return _Parts(
+            store=store,
+            executors=executors,
+            committer=committer,
+            runs=runs,
+            attempts=attempts,
+            dispatcher=dispatcher,
+            tenants=tenants,
+            submission=Submission(
+                tenants, versions, committer, runs, dispatcher, clock, payload_bytes_max=self._payload_bytes_max
+            ),
+            recovery=Recovery(store, versions, runs, dispatcher, clock),
+            control=Control(store, tenants, runs, attempts, watching),
+            watching=watching,
+            maintenance=Maintenance(store, attempts),
+        )
+
+    async def close(self, *, grace_seconds: float | None = None) -> None:
+        """Let running tasks end within the grace period, stop the rest, record everything, release the database.
+
+        Args:
+            grace_seconds: seconds; what the orchestrator was made with when None.
+        """
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        await parts.maintenance.close()
+        parts.dispatcher.stop()
+        await parts.attempts.drain(self._shutdown_grace_seconds if grace_seconds is None else grace_seconds)
+        await parts.committer.close()
+        parts.watching.close()
+        for executor in parts.executors.values():
+            await executor.close()
+        try:
+            if parts.committer.trouble is None:
+                await parts.store.end_incarnation()
+        finally:
+            await parts.store.close()
+
+    # --- tenants --------------------------------------------------------------------------------------------------
+
+    async def create_tenant(
+        self, tenant_name: str, tier: TenantTier | str = TenantTier.BASIC, *, quota: ResourceQuota | None = None
+    ) -> Tenant:
+        """Make a tenant.
+
+        Args:
+            tenant_name: a name for people; it need not be unique.
+            tier: its plan.
+            quota: its own limits instead of the tier's.
+
+        Raises:
+            InvalidRequest: name, tier or quota cannot be accepted.
+        """
+        return await self._running.tenants.create(tenant_name, tier, quota)
+
+    async def get_tenant(self, tenant_id: str) -> Tenant:
+        """Give a tenant.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return self._running.tenants.get(tenant_id)
+
+    async def list_tenants(self) -> list[Tenant]:
+        """Give all tenants, oldest first."""
+        return list(self._running.tenants)
+
+    async def suspend_tenant(self, tenant_id: str) -> Tenant:
+        """Accept and start nothing more for a tenant; what runs goes on.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return await self._running.tenants.set_status(tenant_id, TenantStatus.SUSPENDED)
+
+    async def resume_tenant(self, tenant_id: str) -> Tenant:
+        """Accept and start tasks of a suspended tenant again.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return await self._running.tenants.set_status(tenant_id, TenantStatus.ACTIVE)
+
+    async def delete_tenant(self, tenant_id: str, *, force: bool = False) -> None:
+        """Delete a tenant with everything that is recorded of it.
+
+        Args:
+            tenant_id: which.
+            force: cancel its open runs first.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            TenantHasOpenRuns: it has open runs, and force is False.
+        """
+        parts = self._running
+        await parts.control.delete_tenant(tenant_id, force=force)
+        parts.maintenance.purge_is_due = True
+
+    # --- runs -----------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        workflow: Workflow | str,
+        *,
+        tenant: str,
+        input: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        not_before: datetime | None = None,
+    ) -> RunHandle:
+        """Submit a run; once this returns, the run is never lost.
+
+        Args:
+            workflow: a workflow, or the name of one that the orchestrator was given.
+            tenant: the tenant's id.
+            input: the workflow's parameters by name; plain JSON.
+            idempotency_key: the same key of the same tenant gives the same run again.
+            priority: -1,000 to 1,000 among the runs of this tenant; the highest goes first.
+            not_before: no task starts earlier; aware.
+
+        Raises:
+            UnknownTenant, TenantNotActive: nothing can be submitted for that tenant.
+            UnknownWorkflow: there is no workflow of that name.
+            InvalidRequest: input, key, priority or not_before cannot be accepted.
+            IdempotencyConflict: the key belongs to a run with another workflow or input.
+            StoreUnavailable: the run could not be recorded.
+        """
+        parts = self._running
+        if isinstance(workflow, str):
+            workflow = self._registry.get(workflow)
+        elif not isinstance(workflow, Workflow):
+            raise InvalidRequest(
+                f"workflow must be a workflow or the name of one, not {workflow!r}. Decorate the function with "
+                f"@workflow.",
+                field="workflow",
+            )
+        run_id = await parts.submission.submit(workflow, tenant, input, idempotency_key, priority, not_before)
+        return RunHandle(self, run_id, tenant)
+
+    async def get_run(self, run_id: str, *, tenant: str | None = None) -> Run:
+        """Give a run with all of its tasks.
+
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        parts = self._running
+        record = await parts.watching.record_of(run_id, tenant)
+        workflow = await parts.store.get_workflow(record.content_hash)
+        if workflow is None:
+            raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
+        live = self._live(run_id)
+        tasks = task_views(
+            WorkflowDefinition.from_json(workflow.definition) if live is None else live.version.plan.definition,
+            await parts.store.list_tasks([run_id], tenant),
+            await parts.store.list_attempts([run_id], tenant),
+            live,
+        )
+        return run_view(record, live, tasks)
+
+    async def list_runs(
+        self,
+        *,
+        tenant: str | None = None,
+        status: ExecutionStatus | str | Sequence[ExecutionStatus | str] = (),
+        workflow: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> list[Run]:
+        """Give runs without their tasks, newest first.
+
+        Args:
+            tenant: whose; None for the operator, who sees all.
+            status: only those in one of these states.
+            workflow: only those of this workflow.
+            limit: 1 to 1,000.
+            cursor: the id of the last run of the page before.
+
+        Raises:
+            InvalidRequest: status or limit cannot be accepted.
+        """
+        parts = self._running
+        if not isinstance(limit, int) or not 1 <= limit <= PAGE_RUNS_MAX:
+            raise InvalidRequest(f"limit must be from 1 to {PAGE_RUNS_MAX:,}, not {limit!r}.", field="limit")
+        records = await parts.store.list_runs(
+            tenant_id=tenant, statuses=_statuses(status), workflow=workflow, before=cursor, limit=limit
+        )
+        return [run_view(record, self._live(record.run_id)) for record in records]
+
+    async def count_open_runs(self, tenant: str | None = None) -> int:
+        """Count the runs that are not final.
+
+        Args:
+            tenant: whose; None for all.
+        """
+        return await self._running.store.count_runs(tenant_id=tenant, statuses=OPEN)
+
+    async def cancel_run(self, run_id: str, *, tenant: str | None = None) -> bool:
+        """Cancel a run: what waits never starts, what runs is stopped as far as possible.
+
+        Returns:
+            whether the run was still open.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        return await self._running.control.cancel_run(run_id, tenant)
+
+    def handle(self, run_id: str, *, tenant: str) -> RunHandle:
+        """Give the handle of a run that was submitted earlier, by another process say."""
+        return RunHandle(self, run_id, tenant)
+
+    async def result_of(self, run_id: str, *, tenant: str | None = None, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - passed on from RunHandle.result
+        """Wait until a run is final and give what its workflow returned; see `RunHandle.result`."""
+        ending = self._running.watching.end_of(run_id, tenant)
+        end = await (ending if timeout is None else asyncio.wait_for(ending, timeout))
+        if end.status is ExecutionStatus.CANCELLED:
+            raise RunCancelled(f"{run_id} was cancelled.", run_id=run_id)
+        if end.status not in (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL):
+            errors = errors_of(end.error)
+            raise RunFailed(
+                f"{run_id} failed: {summary(errors)}",
+                run_id=run_id,
+                errors={component_id: str(error) for component_id, error in errors.items()},
+            )
+        return None if end.result is None else decode(end.result)
+
+    def events_of(self, run_id: str, *, tenant: str | None = None) -> AsyncIterator[RunEvent]:
+        """Follow a run; see `RunHandle.events`."""
+        return self._running.watching.events_of(run_id, tenant)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> _Parts:
+        if self._parts is None:
+            raise NotRunning(
+                "the orchestrator is not started, or closed. Use it inside `async with Orchestrator(...)`."
+            )
+        return self._parts
+
+    def _live(self, run_id: str) -> LiveRun | None:
+        return self._running.runs.get(run_id)
+
+
+def _count(value: int | None, default: int, field: str) -> int:
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000_000:
+        raise InvalidRequest(f"{field} must be a whole number of at least 1, not {value!r}.", field=field)
+    return value
+
+
+def _statuses(status: ExecutionStatus | str | Sequence[ExecutionStatus | str]) -> list[ExecutionStatus]:
+    wanted = [status] if isinstance(status, str) else list(status)
+    try:
+        return [ExecutionStatus(s) for s in wanted]
+    except ValueError as error:
+        known = ", ".join(s.value for s in ExecutionStatus)
+        raise InvalidRequest(f"status must be one of {known}: {error}.", field="status") from None

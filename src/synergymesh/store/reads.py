@@ -1,0 +1,244 @@
+"""What can be asked: the queries, and how their rows become records.
+
+A query gives all its rows as one: their plain values as a JSON array, their payloads one after the other in a blob.
+Python's sqlite3 may wait for the interpreter lock at every row otherwise (up to 5 ms each beside a busy event loop).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord, WorkflowRecord
+from synergymesh.store.schema import OPEN_RUN_STATUSES, attempts, runs, tasks, tenants, workflows
+from synergymesh.store.statements import compile_query, has_no_status, has_status
+
+R = TypeVar("R", bound=msgspec.Struct)
+_Row = list[Any]
+
+_decode = msgspec.json.Decoder(list[_Row]).decode
+
+
+class Query(Generic[R]):
+    """A query for the records of one type, whose fields are columns of one table.
+
+    `statement` selects the columns in the order of the record's fields; `order` gives a record's place among the
+    others.
+    """
+
+    def __init__(
+        self,
+        record: type[R],
+        statement: sa.Select[Any],
+        order: Callable[[_Row], Any],
+        *,
+        descending: bool = False,
+    ) -> None:
+        fields = record.__struct_fields__
+        columns = list(statement.selected_columns)
+        assert [column.name for column in columns] == list(fields)
+        self._record = record
+        self._order = order
+        self._descending = descending
+        self._payloads = [n for n, column in enumerate(columns) if isinstance(column.type, sa.LargeBinary)]
+        self._status = fields.index("status") if "status" in fields else None
+        self._status_of: Callable[[str], Any] = TenantStatus if record is TenantRecord else ExecutionStatus
+        rows = statement.subquery("found")
+        scalars = [sa.func.length(column) if n in self._payloads else column for n, column in enumerate(rows.columns)]
+        pieces = [sa.func.coalesce(rows.c[n], sa.literal_column("x''")) for n in self._payloads]
+        joined = pieces[0] if pieces else sa.literal_column("x''")
+        for piece in pieces[1:]:
+            joined = joined.op("||")(piece)
+        packed = sa.select(
+            sa.func.json_group_array(sa.func.json_array(*scalars)),
+            sa.cast(sa.func.group_concat(joined, sa.literal_column("''")), sa.LargeBinary),
+        ).select_from(rows)
+        self._packed = compile_query(packed)
+        self._plain = compile_query(statement)
+
+    def run(self, connection: sqlite3.Connection, arguments: Mapping[str, Any]) -> list[R]:
+        """Give the records in their order."""
+        try:
+            document, payloads = connection.execute(self._packed, arguments).fetchone()
+        except sqlite3.DataError:
+            # Payloads of a gigabyte do not fit into one value of SQLite.
+            return [self._make(list(row)) for row in connection.execute(self._plain, arguments)]
+        rows = _decode(document)
+        start = 0
+        for row in rows:
+            for place in self._payloads:
+                if (length := row[place]) is not None:
+                    row[place] = payloads[start : start + length]
+                    start += length
+        # SQLite does not promise that an aggregate sees the rows in the order of a subquery.
+        rows.sort(key=self._order, reverse=self._descending)
+        return [self._make(row) for row in rows]
+
+    def _make(self, row: _Row) -> R:
+        if self._status is not None:
+            row[self._status] = self._status_of(row[self._status])
+        return self._record(*row)
+
+
+# --- conditions -----------------------------------------------------------------------------------------------------
+
+_LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
+_LISTED = sa.select(_LIST.c.value)
+_DELETED = sa.select(tenants.c.tenant_id).where(has_status(tenants, [TenantStatus.DELETED]))
+
+
+def _select(table: sa.Table, record: type[msgspec.Struct]) -> sa.Select[Any]:
+    return sa.select(*(table.c[name] for name in record.__struct_fields__))
+
+
+def _visible(query: sa.Select[Any], table: sa.Table, of_tenant: bool) -> sa.Select[Any]:
+    """Leave out what the caller may not see: deleted tenants, and other tenants unless the operator asks."""
+    query = query.where(table.c.tenant_id.not_in(_DELETED))
+    return query.where(table.c.tenant_id == sa.bindparam("tenant_id")) if of_tenant else query
+
+
+def _visible_runs(query: sa.Select[Any], of_tenant: bool, statuses: frozenset[ExecutionStatus]) -> sa.Select[Any]:
+    """Leave out what the caller may not see, and runs of other statuses (none: all are wanted)."""
+    if not statuses:
+        return _visible(query, runs, of_tenant)
+    query = _visible(query, runs, False).where(has_status(runs, statuses))
+    if statuses <= OPEN_RUN_STATUSES:
+        # In the words of the partial index, and a plus that keeps SQLite from the tenant's index: open runs are few,
+        # the runs that a tenant ever had are many.
+        query = query.where(has_status(runs, OPEN_RUN_STATUSES))
+        return query.where(sa.text("+runs.tenant_id = :tenant_id")) if of_tenant else query
+    return query.where(runs.c.tenant_id == sa.bindparam("tenant_id")) if of_tenant else query
+
+
+# --- tenants and workflows ------------------------------------------------------------------------------------------
+
+_TENANTS = Query(
+    TenantRecord,
+    _select(tenants, TenantRecord).where(has_no_status(tenants, [TenantStatus.DELETED])),
+    order=lambda row: (row[5], row[0]),
+)
+_WORKFLOW = Query(
+    WorkflowRecord,
+    _select(workflows, WorkflowRecord).where(workflows.c.content_hash == sa.bindparam("content_hash")),
+    order=itemgetter(0),
+)
+
+
+def list_tenants(connection: sqlite3.Connection) -> list[TenantRecord]:
+    """Give all tenants that are not deleted, oldest first."""
+    return _TENANTS.run(connection, {})
+
+
+def get_workflow(connection: sqlite3.Connection, content_hash: str) -> WorkflowRecord | None:
+    """Give one version of a workflow."""
+    return next(iter(_WORKFLOW.run(connection, {"content_hash": content_hash})), None)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def _run_query(of_tenant: bool) -> Query[RunRecord]:
+    query = _select(runs, RunRecord).where(runs.c.run_id == sa.bindparam("run_id"))
+    return Query(RunRecord, _visible(query, runs, of_tenant), order=itemgetter(0))
+
+
+@lru_cache
+def _runs_query(
+    of_tenant: bool, statuses: frozenset[ExecutionStatus], of_workflow: bool, before: bool
+) -> Query[RunRecord]:
+    query = _visible_runs(_select(runs, RunRecord), of_tenant, statuses)
+    if of_workflow:
+        query = query.where(runs.c.workflow == sa.bindparam("workflow"))
+    if before:
+        query = query.where(runs.c.run_id < sa.bindparam("before"))
+    query = query.order_by(runs.c.run_id.desc()).limit(sa.bindparam("limit"))
+    return Query(RunRecord, query, order=itemgetter(0), descending=True)
+
+
+_OPEN_RUNS = Query(
+    RunRecord,
+    _visible_runs(_select(runs, RunRecord), False, OPEN_RUN_STATUSES)
+    .where(runs.c.run_id > sa.bindparam("after"))
+    .order_by(runs.c.run_id)
+    .limit(sa.bindparam("limit")),
+    order=itemgetter(0),
+)
+_RUNS_OF_IDS = Query(RunRecord, _select(runs, RunRecord).where(runs.c.run_id.in_(_LISTED)), order=itemgetter(0))
+
+
+@lru_cache
+def _count_query(of_tenant: bool, statuses: frozenset[ExecutionStatus]) -> str:
+    query = sa.select(sa.func.count()).select_from(runs)
+    return compile_query(_visible_runs(query, of_tenant, statuses))
+
+
+def get_run(connection: sqlite3.Connection, run_id: str, tenant_id: str | None) -> RunRecord | None:
+    """Give one run."""
+    found = _run_query(tenant_id is not None).run(connection, {"run_id": run_id, "tenant_id": tenant_id})
+    return next(iter(found), None)
+
+
+def find_runs(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[RunRecord]:
+    """Give the runs of these ids, whoever's they are: for the store itself."""
+    return _RUNS_OF_IDS.run(connection, {"list": json.dumps(list(run_ids))})
+
+
+def list_runs(
+    connection: sqlite3.Connection,
+    tenant_id: str | None,
+    statuses: Collection[ExecutionStatus],
+    workflow: str | None,
+    before: str | None,
+    limit: int,
+) -> list[RunRecord]:
+    """Give runs, newest first."""
+    query = _runs_query(tenant_id is not None, frozenset(statuses), workflow is not None, before is not None)
+    arguments = {"tenant_id": tenant_id, "workflow": workflow, "before": before, "limit": max(0, limit)}
+    return query.run(connection, arguments)
+
+
+def list_open_runs(connection: sqlite3.Connection, after: str | None, limit: int) -> list[RunRecord]:
+    """Give runs that are not final, oldest first."""
+    return _OPEN_RUNS.run(connection, {"after": after or "", "limit": max(0, limit)})
+
+
+def count_runs(connection: sqlite3.Connection, tenant_id: str | None, statuses: Collection[ExecutionStatus]) -> int:
+    """Count runs."""
+    query = _count_query(tenant_id is not None, frozenset(statuses))
+    return int(connection.execute(query, {"tenant_id": tenant_id}).fetchone()[0])
+
+
+# --- tasks and attempts ---------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def _tasks_query(of_tenant: bool) -> Query[TaskRecord]:
+    query = _visible(_select(tasks, TaskRecord).where(tasks.c.run_id.in_(_LISTED)), tasks, of_tenant)
+    return Query(TaskRecord, query, order=itemgetter(0, 1))
+
+
+@lru_cache
+def _attempts_query(of_tenant: bool) -> Query[AttemptRecord]:
+    query = _visible(_select(attempts, AttemptRecord).where(attempts.c.run_id.in_(_LISTED)), attempts, of_tenant)
+    return Query(AttemptRecord, query, order=itemgetter(0, 1, 2))
+
+
+def list_tasks(connection: sqlite3.Connection, run_ids: Sequence[str], tenant_id: str | None) -> list[TaskRecord]:
+    """Give the task rows of these runs, ordered by (run, component)."""
+    arguments = {"list": json.dumps(list(run_ids)), "tenant_id": tenant_id}
+    return _tasks_query(tenant_id is not None).run(connection, arguments)
+
+
+def list_attempts(connection: sqlite3.Connection, run_ids: Sequence[str], tenant_id: str | None) -> list[AttemptRecord]:
+    """Give the failed attempts of these runs, ordered by (run, component, number)."""
+    arguments = {"list": json.dumps(list(run_ids)), "tenant_id": tenant_id}
+    return _attempts_query(tenant_id is not None).run(connection, arguments)

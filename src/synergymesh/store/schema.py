@@ -1,0 +1,159 @@
+"""Tables, constraints and indexes: every name of the database exists here once.
+
+Instants are BIGINT nanoseconds since 1970 (UTC). Payloads are BLOBs, so that what comes back is what was stored, byte
+for byte. The statuses that a column accepts are those of `domain.states`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from synergymesh.domain.states import (
+    ATTEMPT_STATUSES,
+    FINAL,
+    RUN_TRANSITIONS,
+    TASK_TRANSITIONS,
+    ExecutionStatus,
+    TenantStatus,
+)
+
+RUN_STATUSES = frozenset(RUN_TRANSITIONS)
+TASK_STATUSES = frozenset(TASK_TRANSITIONS)
+OPEN_RUN_STATUSES = RUN_STATUSES - FINAL
+FINAL_TASK_STATUSES = TASK_STATUSES & FINAL
+
+
+def one_of(column: str, statuses: Iterable[ExecutionStatus | TenantStatus]) -> str:
+    """Give the SQL condition that a column has one of these statuses.
+
+    Written out instead of bound: SQLite uses a partial index only when it sees the index's own condition.
+    """
+    return f"{column} IN ({', '.join(sorted(repr(s.value) for s in statuses))})"
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("tenant_name", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("quota", LargeBinary, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger),
+    CheckConstraint(one_of("status", TenantStatus), name="status"),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_tenants_deleted",
+    tenants.c.tenant_id,
+    sqlite_where=text(one_of("status", [TenantStatus.DELETED])),
+)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("content_hash", Text, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("definition", LargeBinary, nullable=False),
+    Column("source", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# The tables with payloads keep their rowid: in WITHOUT ROWID tables long rows spill into overflow pages early, which
+# made writes two to three times slower (docs/decisions/0002-sqlite-store.md).
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey(tenants.c.tenant_id), nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("content_hash", Text, ForeignKey(workflows.c.content_hash), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("priority", BigInteger, nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("result", LargeBinary),
+    Column("error", LargeBinary),
+    Column("idempotency_key", Text),
+    Column("not_before", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("cancel_requested_at", BigInteger),
+    Column("recoveries", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint(one_of("status", RUN_STATUSES), name="status"),
+)
+# Also the target of the foreign keys of tasks and attempts: a row can only name the tenant that its run has.
+Index("uq_runs_tenant", runs.c.tenant_id, runs.c.run_id, unique=True)
+Index(
+    "uq_runs_idempotency_key",
+    runs.c.tenant_id,
+    runs.c.idempotency_key,
+    unique=True,
+    sqlite_where=text("idempotency_key IS NOT NULL"),
+)
+Index("ix_runs_open", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(one_of("status", OPEN_RUN_STATUSES)))
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("component_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("result", LargeBinary),
+    Column("error", LargeBinary),
+    Column("crashes", BigInteger, nullable=False, server_default="0"),
+    ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
+    CheckConstraint(one_of("status", TASK_STATUSES), name="status"),
+)
+Index("ix_tasks_running", tasks.c.run_id, sqlite_where=text(one_of("status", [ExecutionStatus.RUNNING])))
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("component_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    Column("retry_at", BigInteger, nullable=False),
+    Column("error", LargeBinary),
+    ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
+    CheckConstraint(one_of("status", ATTEMPT_STATUSES), name="status"),
+)

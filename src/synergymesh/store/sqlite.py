@@ -1,0 +1,253 @@
+"""The store on SQLite: one thread that writes, one that reads, and the verbs of `ports.store`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args
+
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
+from synergymesh.ports.store import (
+    AttemptRecord,
+    CommitResult,
+    Incarnation,
+    RunRecord,
+    TaskRecord,
+    TenantRecord,
+    Unit,
+    WorkflowRecord,
+)
+from synergymesh.store import reads, upkeep, writes
+from synergymesh.store.database_thread import DatabaseThread
+from synergymesh.store.sqlite_errors import translate
+from synergymesh.store.sqlite_files import (
+    MEMORY,
+    Ownership,
+    Synchronous,
+    check_file,
+    open_reader,
+    open_writer,
+    parse_address,
+)
+
+T = TypeVar("T")
+
+
+class _Lane:
+    """A connection and the only thread that touches it."""
+
+    def __init__(self, name: str, where: str) -> None:
+        self._where = where
+        self._thread = DatabaseThread(name, lambda error: translate(error, where))
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self, function: Callable[..., sqlite3.Connection], *arguments: Any) -> None:
+        """Let the function open the connection in the thread."""
+        await self._thread.run(self._open, function, arguments)
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the function in the thread, with the connection in front of the arguments."""
+        return await self._thread.run(self._call, function, arguments)
+
+    async def close(self) -> None:
+        """Close the connection and end the thread, after everything that is under way."""
+        try:
+            await self._thread.run(self._close)
+        finally:
+            self._thread.stop()
+
+    def _open(self, function: Callable[..., sqlite3.Connection], arguments: tuple[Any, ...]) -> None:
+        self._connection = function(*arguments)
+
+    def _call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        if self._connection is None:
+            raise _not_open(self._where)
+        return function(self._connection, *arguments)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _not_open(where: str) -> NotRunning:
+    return NotRunning(f"the store on {where} is not open.")
+
+
+class _ReadVerbs:
+    """The verbs of `ports.store.Store` that only read; where they run is up to the class that has them."""
+
+    _reads: _Lane | None = None
+    _where: str
+
+    async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._reads is None:
+            raise _not_open(self._where)
+        return await self._reads.run(function, *arguments)
+
+    async def list_tenants(self) -> list[TenantRecord]:
+        """Give all tenants that are not deleted, oldest first."""
+        return await self._read(reads.list_tenants)
+
+    async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
+        """Give one version of a workflow."""
+        return await self._read(reads.get_workflow, content_hash)
+
+    async def get_run(self, run_id: str, tenant_id: str | None) -> RunRecord | None:
+        """Give one run."""
+        return await self._read(reads.get_run, run_id, tenant_id)
+
+    async def list_runs(
+        self,
+        *,
+        tenant_id: str | None,
+        statuses: Sequence[ExecutionStatus] = (),
+        workflow: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Give runs, newest first, those with a smaller id than `before`; without statuses: of any."""
+        return await self._read(reads.list_runs, tenant_id, statuses, workflow, before, limit)
+
+    async def list_open_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
+        """Give runs that are not final, oldest first, those with a greater id than `after`."""
+        return await self._read(reads.list_open_runs, after, limit)
+
+    async def count_runs(self, *, tenant_id: str | None, statuses: Sequence[ExecutionStatus] = ()) -> int:
+        """Count runs; without statuses: all."""
+        return await self._read(reads.count_runs, tenant_id, statuses)
+
+    async def list_tasks(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[TaskRecord]:
+        """Give the task rows of these runs, ordered by (run, component)."""
+        return await self._read(reads.list_tasks, run_ids, tenant_id)
+
+    async def list_attempts(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[AttemptRecord]:
+        """Give the failed attempts of these runs, ordered by (run, component, number)."""
+        return await self._read(reads.list_attempts, run_ids, tenant_id)
+
+
+class SqliteStore(_ReadVerbs):
+    """Keep everything in one SQLite file, or in memory.
+
+    Writes go through one connection in one thread; reads of a file have their own of both, and wait for no write.
+    """
+
+    def __init__(self, database: str | os.PathLike[str], *, synchronous: Synchronous = "full") -> None:
+        """Name the database: `sqlite:///mesh.db`, `sqlite:////data/mesh.db`, `:memory:` or a path.
+
+        `synchronous="normal"` does not wait for the disk at each commit: a power cut may take the last ones back, a
+        crash of the process does not.
+
+        Raises:
+            InvalidRequest: that is no SQLite database, or no such mode.
+        """
+        if synchronous not in get_args(Synchronous):
+            raise InvalidRequest(f"synchronous must be full or normal, not {synchronous!r}.", field="synchronous")
+        self.path = parse_address(database)
+        self._where = str(self.path or MEMORY)
+        self._synchronous = synchronous
+        self._writes: _Lane | None = None
+        self._ownership: Ownership | None = None
+
+    async def open(self) -> None:
+        """Take the database for this process alone, create or migrate its schema. Opening twice does nothing."""
+        if self._writes is not None:
+            return
+        self._writes = _Lane("synergymesh-writes", self._where)
+        try:
+            await self._writes.open(self._open_writer)
+            if self.path is None:
+                self._reads = self._writes
+            else:
+                self._reads = _Lane("synergymesh-reads", self._where)
+                await self._reads.open(open_reader, self.path)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _open_writer(self) -> sqlite3.Connection:
+        if self.path is not None:
+            check_file(self.path)
+            self._ownership = Ownership(self.path)
+        return open_writer(self.path, self._synchronous)
+
+    async def close(self) -> None:
+        """Release the database. Closing twice does nothing."""
+        lanes = [lane for lane in (self._reads, self._writes) if lane is not None]
+        self._reads = self._writes = None
+        # The reader first: whoever closes last writes the log back into the file, and only the writer may.
+        for lane in dict.fromkeys(lanes):
+            await lane.close()
+        if self._ownership is not None:
+            self._ownership.release()
+            self._ownership = None
+
+    async def begin_incarnation(self) -> Incarnation:
+        """Start a life on this store, in one transaction."""
+        return await self._write(upkeep.begin_incarnation)
+
+    async def end_incarnation(self) -> None:
+        """Record that this life ends cleanly: no attempt is running any more."""
+        await self._write(upkeep.end_incarnation)
+
+    async def commit(self, units: Sequence[Unit]) -> list[CommitResult]:
+        """Record units in one transaction and answer for each of them, in their order."""
+        return await self._write(writes.commit, units)
+
+    async def purge_deleted(self, limit: int) -> int:
+        """Delete at most `limit` rows of deleted tenants; give how many were deleted."""
+        return await self._write(upkeep.purge_deleted, limit)
+
+    async def _write(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._writes is None:
+            raise _not_open(self._where)
+        return await self._writes.run(function, *arguments)
+
+
+class SqliteReader(_ReadVerbs):
+    """Read a database file, also while another process owns it. It changes nothing and takes no lock."""
+
+    def __init__(self, database: str | os.PathLike[str]) -> None:
+        """Name the database as for `SqliteStore`.
+
+        Raises:
+            InvalidRequest: that is no SQLite file.
+        """
+        path = parse_address(database)
+        if path is None:
+            raise InvalidRequest(
+                "database must be a file: one in memory can only be read by its store.", field="database"
+            )
+        self.path = path
+        self._where = str(path)
+
+    async def open(self) -> None:
+        """Open the database. Opening twice does nothing.
+
+        Raises:
+            StoreUnavailable: it is not there, empty, not readable, or still of an older version.
+            StoreCorrupt: it is not a database of SynergyMesh.
+            SchemaMismatch: a newer version made it.
+        """
+        if self._reads is not None:
+            return
+        self._reads = _Lane("synergymesh-reads", self._where)
+        try:
+            await self._reads.open(self._open_reader)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _open_reader(self) -> sqlite3.Connection:
+        check_file(self.path)
+        if not self.path.exists():
+            raise StoreUnavailable(f"there is no database {self.path}. Start an orchestrator on it first.")
+        return open_reader(self.path)
+
+    async def close(self) -> None:
+        """Close the database. Closing twice does nothing."""
+        lane, self._reads = self._reads, None
+        if lane is not None:
+            await lane.close()

@@ -1,0 +1,25 @@
+"""One transaction around a function."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the block writes, or roll it back when the block or the commit raises."""
+    if connection.in_transaction:
+        # The rollback of the one before failed too; it has to be made up for before anything else.
+        connection.execute("ROLLBACK").close()
+    connection.execute("BEGIN IMMEDIATE").close()
+    try:
+        yield
+        connection.execute("COMMIT").close()
+    except BaseException:
+        # After a full disk or an I/O error SQLite may have rolled back by itself.
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK").close()
+        raise

@@ -1,0 +1,103 @@
+"""The lives of processes on a database, and the removal of what is deleted."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.ports.store import Incarnation
+from synergymesh.store.schema import OPEN_RUN_STATUSES, attempts, meta, runs, tasks, tenants
+from synergymesh.store.statements import compile_query, has_status, status
+from synergymesh.store.transactions import transaction
+
+_NUMBER = "incarnation"
+_ENDED_CLEANLY = "ended_cleanly"
+
+_RUNS_PER_PURGE = 500
+"""Runs that one purge looks at: few enough that a purge of few rows stays short."""
+
+_entry = sqlite.insert(meta)
+_SET = compile_query(
+    _entry.values(name=sa.bindparam("entry"), value=sa.bindparam("number")).on_conflict_do_update(
+        index_elements=["name"], set_={"value": _entry.excluded.value}
+    )
+)
+_ALL = compile_query(sa.select(meta.c.name, meta.c.value))
+_COUNT_RECOVERIES = compile_query(
+    sa.update(runs)
+    .values(recoveries=runs.c.recoveries + sa.literal_column("1"))
+    .where(has_status(runs, OPEN_RUN_STATUSES))
+)
+_COUNT_CRASHES = compile_query(
+    sa.update(tasks)
+    .values(status=status(ExecutionStatus.PENDING), crashes=tasks.c.crashes + sa.literal_column("1"))
+    .where(has_status(tasks, [ExecutionStatus.RUNNING]))
+)
+
+_LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
+_LISTED = sa.select(_LIST.c.value)
+_DELETED = sa.select(tenants.c.tenant_id).where(has_status(tenants, [TenantStatus.DELETED]))
+_DELETED_RUNS = compile_query(
+    sa.select(runs.c.run_id).where(runs.c.tenant_id.in_(_DELETED)).limit(sa.bindparam("limit"))
+)
+
+
+def _delete_of_runs(table: sa.Table) -> str:
+    """Delete at most `limit` rows of the listed runs."""
+    keys = list(table.primary_key.columns)
+    chosen = sa.select(*keys).where(table.c.run_id.in_(_LISTED)).limit(sa.bindparam("limit"))
+    return compile_query(sa.delete(table).where(sa.tuple_(*keys).in_(chosen)))
+
+
+_DELETE_CHILDREN = [_delete_of_runs(attempts), _delete_of_runs(tasks)]
+_DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
+# Only used when no deleted tenant has a run any more; the foreign key would tell.
+_DELETE_TENANTS = compile_query(
+    sa.delete(tenants).where(tenants.c.tenant_id.in_(_DELETED.limit(sa.bindparam("limit"))))
+)
+
+
+def begin_incarnation(connection: sqlite3.Connection) -> Incarnation:
+    """Start a life; after an unclean end, count it for the open runs and for the tasks that were running."""
+    with transaction(connection):
+        entries: dict[str, int] = dict(connection.execute(_ALL).fetchall())
+        number = entries.get(_NUMBER, 0) + 1
+        ended_cleanly = bool(entries.get(_ENDED_CLEANLY, 1))
+        if not ended_cleanly:
+            connection.execute(_COUNT_RECOVERIES).close()
+            connection.execute(_COUNT_CRASHES).close()
+        connection.execute(_SET, {"entry": _NUMBER, "number": number}).close()
+        connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 0}).close()
+    return Incarnation(number=number, previous_ended_cleanly=ended_cleanly)
+
+
+def end_incarnation(connection: sqlite3.Connection) -> None:
+    """Record that this life ends cleanly."""
+    with transaction(connection):
+        connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 1}).close()
+
+
+def purge_deleted(connection: sqlite3.Connection, limit: int) -> int:
+    """Delete at most `limit` rows of deleted tenants, children first; give how many were deleted.
+
+    0 means that nothing is left; it may delete fewer than `limit` rows at a time before.
+    """
+    if limit <= 0:
+        return 0
+    deleted = 0
+    with transaction(connection):
+        found = connection.execute(_DELETED_RUNS, {"limit": min(limit, _RUNS_PER_PURGE)}).fetchall()
+        if not found:
+            return connection.execute(_DELETE_TENANTS, {"limit": limit}).rowcount
+        run_ids = [run_id for (run_id,) in found]
+        for statement in _DELETE_CHILDREN:
+            if deleted < limit:
+                arguments = {"list": json.dumps(run_ids), "limit": limit - deleted}
+                deleted += connection.execute(statement, arguments).rowcount
+        if deleted < limit:
+            deleted += connection.execute(_DELETE_RUNS, {"list": json.dumps(run_ids[: limit - deleted])}).rowcount
+    return deleted

@@ -1,0 +1,302 @@
+"""How units are recorded: many in one transaction, grouped by kind of change, the bad ones refused alone.
+
+Grouping keeps the meaning of the order that changes came in:
+
+- kinds are written in the order in which one needs another (tenant, workflow, run, start, attempt, task, end of run);
+- a change that must not come before one that is already grouped (a tenant's new status; the start or the cancellation
+  of a run that ends, the start of an attempt that fails in the same batch) makes the groups be written first;
+- statements compare attempt numbers and leave final rows alone, so the other pairs of kinds commute.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import assert_never
+
+import sqlalchemy as sa
+
+from synergymesh.domain.states import TenantStatus
+from synergymesh.ports.store import (
+    COMMITTED,
+    AttemptFailed,
+    CancelRequested,
+    Change,
+    CommitResult,
+    Committed,
+    Refused,
+    RunCreated,
+    RunFinished,
+    RunStarted,
+    TaskFinished,
+    TaskStarted,
+    TenantCreated,
+    TenantStatusChanged,
+    Unit,
+    WorkflowStored,
+)
+from synergymesh.store import statements as sql
+from synergymesh.store.reads import find_runs
+from synergymesh.store.schema import runs, tenants, workflows
+from synergymesh.store.sqlite_errors import UNRECORDABLE
+from synergymesh.store.transactions import transaction
+
+
+class _Unrecordable(Exception):
+    """A change breaks an invariant that no constraint of the schema catches; the message is for the user."""
+
+
+_BAD_UNIT: tuple[type[Exception], ...] = (_Unrecordable, *UNRECORDABLE)
+
+_OfRun = RunCreated | RunStarted | CancelRequested | TaskStarted | AttemptFailed | TaskFinished | RunFinished
+
+
+def commit(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
+    """Record units in one transaction and answer for each of them, in their order.
+
+    When it raises, nothing is recorded, or (if the commit itself failed) perhaps everything.
+    """
+    if not units:
+        return []
+    try:
+        with transaction(connection):
+            return _record(connection, units)
+    except _BAD_UNIT:
+        with transaction(connection):
+            return _record_without_bad_units(connection, units)
+
+
+def _record_without_bad_units(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
+    """Record units by halves, and those of a half that fails by its halves: the bad ones are left over and refused."""
+    connection.execute("SAVEPOINT units").close()
+    try:
+        results = _record(connection, units)
+    except _BAD_UNIT as error:
+        connection.execute("ROLLBACK TO units").close()
+        connection.execute("RELEASE units").close()
+        if len(units) == 1:
+            return [Refused(_explain(connection, units[0], error))]
+        middle = len(units) // 2
+        first = _record_without_bad_units(connection, units[:middle])
+        return first + _record_without_bad_units(connection, units[middle:])
+    connection.execute("RELEASE units").close()
+    return results
+
+
+def _record(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
+    """Write all units, except those whose idempotency key was used before.
+
+    Raises:
+        _Unrecordable, UNRECORDABLE: at least one of the units is bad; what was written has to be rolled back.
+    """
+    earlier = _find_earlier_runs(connection, units)
+    pending = _Pending(connection)
+    for position, unit in enumerate(units):
+        if position not in earlier:
+            for change in unit:
+                pending.add(change)
+    pending.write()
+    results: list[CommitResult] = [COMMITTED] * len(units)
+    if earlier:
+        records = {record.run_id: record for record in find_runs(connection, set(earlier.values()))}
+        for position, run_id in earlier.items():
+            results[position] = Committed(existing=records[run_id])
+    return results
+
+
+# --- grouping -------------------------------------------------------------------------------------------------------
+
+
+class _Pending:
+    """Changes that wait to be written, grouped by kind."""
+
+    __slots__ = (
+        "_attempts",
+        "_cancels",
+        "_connection",
+        "_created",
+        "_ended",
+        "_finished",
+        "_started",
+        "_tasks_started",
+        "_tenants",
+        "_workflows",
+    )
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tenants: list[TenantCreated] = []
+        self._workflows: list[WorkflowStored] = []
+        self._created: list[RunCreated] = []
+        # An UPDATE that finds several values for a row takes any of them, so the first one is chosen here.
+        self._started: dict[tuple[str, str], RunStarted] = {}
+        self._cancels: dict[tuple[str, str], CancelRequested] = {}
+        self._tasks_started: list[TaskStarted] = []
+        self._attempts: dict[tuple[str, str, int, str], AttemptFailed] = {}
+        self._finished: list[TaskFinished] = []
+        self._ended: dict[tuple[str, str], RunFinished] = {}
+
+    def add(self, change: Change) -> None:
+        """Take a change; write the earlier ones first where the order matters."""
+        match change:
+            case TaskFinished():
+                self._finished.append(change)
+            case RunFinished():
+                self._ended.setdefault((change.run_id, change.tenant_id), change)
+            case RunCreated():
+                self._created.append(change)
+            case AttemptFailed():
+                self._attempts.setdefault((change.run_id, change.component_id, change.number, change.tenant_id), change)
+            case TaskStarted():
+                if (change.run_id, change.component_id, change.attempt, change.tenant_id) in self._attempts:
+                    self.write()
+                self._tasks_started.append(change)
+            case RunStarted():
+                if (change.run_id, change.tenant_id) in self._ended:
+                    self.write()
+                self._started.setdefault((change.run_id, change.tenant_id), change)
+            case CancelRequested():
+                if (change.run_id, change.tenant_id) in self._ended:
+                    self.write()
+                self._cancels.setdefault((change.run_id, change.tenant_id), change)
+            case TenantCreated():
+                self._tenants.append(change)
+            case WorkflowStored():
+                self._workflows.append(change)
+            case TenantStatusChanged():
+                self.write()
+                self._change_tenant_status(change)
+            case _:
+                assert_never(change)
+
+    def write(self) -> None:
+        """Write all groups, kind after kind, and forget them."""
+        connection = self._connection
+        if self._tenants:
+            sql.CREATE_TENANTS.execute(connection, self._tenants)
+        if self._workflows:
+            sql.STORE_WORKFLOWS.execute(connection, self._workflows)
+        if self._created:
+            self._refuse_runs_of_deleted_tenants()
+            self._write_of_runs(sql.CREATE_RUNS, self._created)
+        if self._started:
+            self._write_of_runs(sql.START_RUNS, [*self._started.values()])
+        if self._cancels:
+            self._write_of_runs(sql.REQUEST_CANCELS, [*self._cancels.values()])
+        if self._tasks_started:
+            self._write_of_runs(sql.START_TASKS, self._tasks_started)
+        if self._attempts:
+            failed = [*self._attempts.values()]
+            self._write_of_runs(sql.RECORD_ATTEMPTS, failed)
+            sql.LET_TASKS_WAIT.execute(connection, failed)
+        if self._finished:
+            self._write_of_runs(sql.FINISH_TASKS, self._finished)
+        if self._ended:
+            self._write_of_runs(sql.FINISH_RUNS, [*self._ended.values()])
+        self._clear()
+
+    def _write_of_runs(self, statement: sql.ManyRows, changes: Sequence[_OfRun]) -> None:
+        """Run a statement for changes of runs.
+
+        Fewer rows than changes mean that some were recorded before, or that some name a run that is not there, or that
+        is another tenant's.
+        """
+        if statement.execute(self._connection, changes) == len(changes):
+            return
+        known = self._connection.execute(_RUNS_OF_IDS, {"list": json.dumps([c.run_id for c in changes])}).fetchall()
+        unknown = {(change.run_id, change.tenant_id) for change in changes}.difference(known)
+        if unknown:
+            run_id, tenant_id = next(iter(unknown))
+            raise _Unrecordable(f"there is no run {run_id!r} of {tenant_id!r}")
+
+    def _refuse_runs_of_deleted_tenants(self) -> None:
+        deleted = {tenant_id for (tenant_id,) in self._connection.execute(_DELETED_TENANTS)}
+        if not deleted:
+            return
+        for change in self._created:
+            if change.tenant_id in deleted:
+                raise _Unrecordable(f"the tenant {change.tenant_id!r} is deleted")
+
+    def _change_tenant_status(self, change: TenantStatusChanged) -> None:
+        if sql.CHANGE_TENANT_STATUS.execute(self._connection, [change]) == 1:
+            return
+        if self._connection.execute(_HAS_TENANT, {"id": change.tenant_id}).fetchone() is None:
+            raise _Unrecordable(f"there is no tenant {change.tenant_id!r}")
+
+
+# --- look-ups within the transaction --------------------------------------------------------------------------------
+
+
+_LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
+
+_RUNS_OF_IDS = sql.compile_query(
+    sa.select(runs.c.run_id, runs.c.tenant_id).where(runs.c.run_id.in_(sa.select(_LIST.c.value)))
+)
+_DELETED_TENANTS = sql.compile_query(
+    sa.select(tenants.c.tenant_id).where(sql.has_status(tenants, [TenantStatus.DELETED]))
+)
+_HAS_TENANT = sql.compile_query(sa.select(tenants.c.tenant_id).where(tenants.c.tenant_id == sa.bindparam("id")))
+_HAS_WORKFLOW = sql.compile_query(
+    sa.select(workflows.c.content_hash).where(workflows.c.content_hash == sa.bindparam("id"))
+)
+_RUNS_OF_KEYS = sql.compile_query(
+    sa.select(runs.c.tenant_id, runs.c.idempotency_key, runs.c.run_id).where(
+        sa.tuple_(runs.c.tenant_id, runs.c.idempotency_key).in_(
+            sa.select(
+                sa.func.json_extract(_LIST.c.value, sa.literal_column("'$[0]'")),
+                sa.func.json_extract(_LIST.c.value, sa.literal_column("'$[1]'")),
+            )
+        ),
+        runs.c.idempotency_key.is_not(None),
+        runs.c.tenant_id.not_in(sa.select(tenants.c.tenant_id).where(sql.has_status(tenants, [TenantStatus.DELETED]))),
+    )
+)
+
+
+def _find_earlier_runs(connection: sqlite3.Connection, units: Sequence[Unit]) -> dict[int, str]:
+    """Give the units whose run exists already under its idempotency key: position -> the id of that run.
+
+    A run that comes a second time with its own id is no earlier run: recording it again just changes nothing.
+    """
+    keyed: dict[int, list[tuple[tuple[str, str], str]]] = {}
+    for position, unit in enumerate(units):
+        for change in unit:
+            if type(change) is RunCreated and change.idempotency_key is not None:
+                keyed.setdefault(position, []).append(((change.tenant_id, change.idempotency_key), change.run_id))
+    if not keyed:
+        return {}
+    wanted = json.dumps([key for of_unit in keyed.values() for key, _ in of_unit])
+    known = {(tenant_id, key): run_id for tenant_id, key, run_id in connection.execute(_RUNS_OF_KEYS, {"list": wanted})}
+    earlier: dict[int, str] = {}
+    for position, of_unit in keyed.items():
+        used = [known[key] for key, run_id in of_unit if known.get(key, run_id) != run_id]
+        if used:
+            earlier[position] = used[0]
+            continue
+        for key, run_id in of_unit:
+            if known.setdefault(key, run_id) != run_id:
+                raise _Unrecordable(f"two runs of one unit have the idempotency key {key[1]!r}")
+    return earlier
+
+
+def _explain(connection: sqlite3.Connection, unit: Unit, error: Exception) -> str:
+    """Say what is wrong with a unit that was refused: SQLite names no key when a foreign key fails."""
+    if isinstance(error, _Unrecordable):
+        return str(error)
+    if isinstance(error, sqlite3.IntegrityError) and "FOREIGN KEY" in str(error):
+        created = {change.run_id for change in unit if isinstance(change, RunCreated)}
+        for change in unit:
+            if isinstance(change, RunCreated):
+                if connection.execute(_HAS_TENANT, {"id": change.tenant_id}).fetchone() is None:
+                    return f"there is no tenant {change.tenant_id!r}"
+                if connection.execute(_HAS_WORKFLOW, {"id": change.content_hash}).fetchone() is None:
+                    return f"there is no workflow version {change.content_hash!r}"
+            elif isinstance(change, _OfRun) and change.run_id not in created:
+                known = connection.execute(_RUNS_OF_IDS, {"list": json.dumps([change.run_id])}).fetchall()
+                if (change.run_id, change.tenant_id) not in known:
+                    return f"there is no run {change.run_id!r} of {change.tenant_id!r}"
+    return f"{type(error).__name__}: {error}"
