@@ -1,21 +1,79 @@
-"""SynergyMesh: durable multi-tenant workflows in dependency order, with retries, quotas and fairness."""
+"""SynergyMesh: durable multi-tenant workflows in dependency order, with retries, quotas and fairness.
 
-from synergymesh.domain.definition import Dependency
-from synergymesh.domain.retry import RetryPolicy
-from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
-from synergymesh.engine.events import RunEvent
-from synergymesh.engine.views import Run, RunTask
-from synergymesh.errors import RunCancelled, RunFailed, SynergyMeshError
-from synergymesh.orchestrator import Orchestrator
-from synergymesh.ports.task_context import TaskContext, current_task
-from synergymesh.run_handle import RunHandle
-from synergymesh.workflows.loader import load_workflow, load_workflows
-from synergymesh.workflows.nodes import given, optional, ref
-from synergymesh.workflows.registry import Registry
-from synergymesh.workflows.tasks import Task, task
-from synergymesh.workflows.wfformat import read_wfformat
-from synergymesh.workflows.workflow import Workflow, workflow
+The public names and nothing else. Each is imported when it is first used, so that `synergymesh --help`, and programs
+that need only a part of it, start at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synergymesh.domain.definition import Dependency
+    from synergymesh.domain.retry import RetryPolicy
+    from synergymesh.domain.states import ExecutionStatus, TenantStatus
+    from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
+    from synergymesh.engine.events import RunEvent
+    from synergymesh.engine.views import Run, RunTask
+    from synergymesh.errors import RunCancelled, RunFailed, SynergyMeshError
+    from synergymesh.orchestrator import Orchestrator
+    from synergymesh.ports.task_context import TaskContext, current_task
+    from synergymesh.run_handle import RunHandle
+    from synergymesh.workflows.loader import load_workflow, load_workflows
+    from synergymesh.workflows.nodes import given, optional, ref
+    from synergymesh.workflows.registry import Registry
+    from synergymesh.workflows.tasks import Task, task
+    from synergymesh.workflows.wfformat import read_wfformat
+    from synergymesh.workflows.workflow import Workflow, workflow
+
+_HOMES = {
+    "synergymesh.domain.definition": ("Dependency",),
+    "synergymesh.domain.retry": ("RetryPolicy",),
+    "synergymesh.domain.states": (
+        "ExecutionStatus",
+        "TenantStatus",
+    ),
+    "synergymesh.domain.tenants": (
+        "ResourceQuota",
+        "Tenant",
+        "TenantTier",
+    ),
+    "synergymesh.engine.events": ("RunEvent",),
+    "synergymesh.engine.views": (
+        "Run",
+        "RunTask",
+    ),
+    "synergymesh.errors": (
+        "RunCancelled",
+        "RunFailed",
+        "SynergyMeshError",
+    ),
+    "synergymesh.orchestrator": ("Orchestrator",),
+    "synergymesh.ports.task_context": (
+        "TaskContext",
+        "current_task",
+    ),
+    "synergymesh.run_handle": ("RunHandle",),
+    "synergymesh.workflows.loader": (
+        "load_workflow",
+        "load_workflows",
+    ),
+    "synergymesh.workflows.nodes": (
+        "given",
+        "optional",
+        "ref",
+    ),
+    "synergymesh.workflows.registry": ("Registry",),
+    "synergymesh.workflows.tasks": (
+        "Task",
+        "task",
+    ),
+    "synergymesh.workflows.wfformat": ("read_wfformat",),
+    "synergymesh.workflows.workflow": (
+        "Workflow",
+        "workflow",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Dependency",
@@ -47,3 +105,15 @@ __all__ = [
     "task",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,10 @@ SynergyMeshError                 code
 │   ├── UnknownTenant            unknown_tenant         also a ValueError
 │   ├── UnknownRun               unknown_run
 │   └── UnknownWorkflow          unknown_workflow
+├── Denied                       denied                 the tenant's plan does not allow it, or not now
+│   ├── FeatureNotEnabled        feature_not_enabled    .feature, .tiers that have it
+│   ├── RateLimitExceeded        rate_limit_exceeded    .retry_after seconds
+│   └── BacklogFull              backlog_full           .waiting, .limit
 ├── Conflict                     conflict               the state of things does not allow it
 │   ├── IdempotencyConflict      idempotency_conflict   the key was used with another workflow or input
 │   ├── TenantNotActive          tenant_not_active      suspended or deleted
@@ -162,6 +166,56 @@ class UnknownWorkflow(NotFound):
         listed = f" Known: {', '.join(known)}." if known else " None is registered."
         super().__init__(f"there is no workflow {name!r}.{listed} Pass it with workflows=[...], or submit the object.")
         self.name = name
+
+
+# --- the plan does not allow it -------------------------------------------------------------------------------------
+
+
+class Denied(SynergyMeshError):
+    """Say that the tenant's plan does not allow it, or not now."""
+
+    code = "denied"
+
+
+class FeatureNotEnabled(Denied):
+    """Say that the tenant's tier does not have a feature, and which tiers have it."""
+
+    code = "feature_not_enabled"
+
+    def __init__(self, feature: str, *, tenant_id: str, tier: str, tiers: Sequence[str], what: str) -> None:
+        having = f"the tiers {', '.join(tiers)} have it" if tiers else "no tier has it"
+        super().__init__(f"{what} needs the feature {feature!r}, which {tenant_id} ({tier}) does not have: {having}.")
+        self.feature = feature
+        self.tenant_id = tenant_id
+        self.tiers = tuple(tiers)
+
+
+class RateLimitExceeded(Denied):
+    """Say that a tenant submits too fast, and after how many seconds the next submission is admitted."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, tenant_id: str, *, per_second: int, retry_after: float) -> None:
+        super().__init__(
+            f"{tenant_id} submits faster than {per_second:,} per second. Try again in {retry_after:.3f} seconds."
+        )
+        self.tenant_id = tenant_id
+        self.retry_after = retry_after
+
+
+class BacklogFull(Denied):
+    """Say that too many tasks wait already."""
+
+    code = "backlog_full"
+
+    def __init__(self, owner: str, *, waiting: int, asked: int, limit: int) -> None:
+        super().__init__(
+            f"{owner} has {waiting:,} tasks waiting and the limit is {limit:,}, so {asked:,} more are refused. "
+            f"Submit them when some have ended."
+        )
+        self.owner = owner
+        self.waiting = waiting
+        self.limit = limit
 
 
 # --- the state of things does not allow it --------------------------------------------------------------------------

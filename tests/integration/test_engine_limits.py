@@ -197,6 +197,23 @@ async def test_a_moment_without_a_time_zone_is_refused(mesh: Orchestrator, tenan
     assert await mesh.count_open_runs() == 0
 
 
+async def test_a_moment_that_no_database_can_hold_is_refused_and_the_last_one_is_accepted(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    async def work() -> int:
+        return 1
+
+    built = Workflow("w").add(work)
+    for moment in (datetime.max.replace(tzinfo=UTC), datetime(2262, 4, 12, tzinfo=UTC)):
+        with pytest.raises(InvalidRequest, match="not_before") as caught:
+            await mesh.submit(built, tenant=tenant, not_before=moment)
+        assert caught.value.field == "not_before"
+    assert await mesh.count_open_runs() == 0
+    handle = await mesh.submit(built, tenant=tenant, not_before=datetime(2262, 4, 11, tzinfo=UTC))
+    assert await handle.status() is S.PENDING
+    assert await handle.cancel()
+
+
 async def test_a_suspended_tenant_starts_and_accepts_nothing_until_it_is_resumed(
     mesh: Orchestrator, tenant: str
 ) -> None:
@@ -231,12 +248,12 @@ async def test_suspending_survives_a_restart(open_mesh: object) -> None:
     built = Workflow("w", source="nowhere:built").add(work)
     async with open_mesh() as mesh:  # type: ignore[operator]
         tenant = (await mesh.create_tenant("A")).tenant_id
-        handle = await mesh.submit(built, tenant=tenant, not_before=datetime.now(UTC) + timedelta(seconds=0.05))
+        handle = await mesh.submit(built, tenant=tenant, not_before=datetime.now(UTC) + timedelta(seconds=0.3))
         await mesh.suspend_tenant(tenant)
     async with open_mesh(workflows=[built]) as mesh:  # type: ignore[operator]
         again = mesh.handle(handle.id, tenant=tenant)
         with pytest.raises(TimeoutError):
-            await again.result(0.15)
+            await again.result(0.4)
         assert (await mesh.get_tenant(tenant)).status.value == "suspended"
         await mesh.resume_tenant(tenant)
         assert await again.result(10) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synergymesh import ExecutionStatus, Orchestrator, RetryPolicy, Workflow, current_task, ref
+from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, Workflow, current_task, ref
 from synergymesh.engine import committer as committer_module
 from synergymesh.errors import StoreError, StoreLocked, StoreUnavailable
 from synergymesh.ports.store import TaskFinished, Unit
@@ -152,6 +152,42 @@ async def test_a_run_whose_result_could_not_be_recorded_never_ends_without_it(
     async with open_mesh(workflows=[built]) as again:
         assert await again.handle(handle.id, tenant=tenant).result(10) == ["early", "late"]
     assert len(set(seen)) == len(seen), f"no attempt's number is given twice: {seen}"
+
+
+async def test_a_run_that_lost_a_result_starts_nothing_more_and_does_not_end(with_faults: Callable[..., Any]) -> None:
+    gates = {name: asyncio.Event() for name in ("early", "blocker")}
+    begun: dict[str, asyncio.Event] = {name: asyncio.Event() for name in ("early", "blocker", "late")}
+
+    async def work(name: str) -> str:
+        begun[name].set()
+        if name in gates:
+            await gates[name].wait()
+        return name
+
+    built = Workflow("w").add(work, id="early", args=["early"], priority=1).add(work, id="late", args=["late"])
+    mesh = Orchestrator(":memory:", shutdown_grace_seconds=0.05)
+    store = with_faults(mesh)
+    store.error = StoreError("something that does not pass")
+    store.fails = lambda units: any(
+        isinstance(change, TaskFinished) and change.component_id == "early" for unit in units for change in unit
+    )
+    async with mesh:
+        tenant = (await mesh.create_tenant("A", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+        handle = await mesh.submit(built.returns(None), tenant=tenant)
+        await begun["early"].wait()
+        # it takes the slot that the lost task gives back, so that the other one has to wait
+        blocker = await mesh.submit(Workflow("b").add(work, args=["blocker"]), tenant=tenant, priority=10)
+        gates["early"].set()
+        with pytest.raises(StoreError, match="does not pass"):
+            await handle.result(5)
+        await begun["blocker"].wait()
+        gates["blocker"].set()
+        await blocker.result(5)
+        after = await mesh.submit(Workflow("a").add(work, args=["late"]), tenant=tenant, priority=-10)
+        await after.result(5)  # whatever was in front of it had its turn
+        run = await mesh.get_run(handle.id)
+        assert not run.status.is_final
+        assert [each.status for each in run.tasks] == [S.PENDING, S.PENDING]
 
 
 async def test_closing_on_a_full_disk_does_not_hang_and_the_next_start_runs_what_was_not_recorded_again(

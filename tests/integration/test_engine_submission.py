@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from synergymesh import ExecutionStatus, Orchestrator, RunCancelled, Workflow, task, workflow
+from synergymesh import ExecutionStatus, Orchestrator, RunCancelled, RunHandle, Workflow, task, workflow
 from synergymesh.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -217,19 +217,23 @@ async def test_what_a_deleted_tenant_left_is_purged(open_mesh: Callable[..., Orc
 
 
 async def test_a_run_submitted_while_its_tenant_is_deleted_is_refused_or_gone_and_nobody_waits_for_it(
-    mesh: Orchestrator, tenant: str
+    open_mesh: Callable[..., Orchestrator],
 ) -> None:
-    answers = await asyncio.gather(
-        mesh.submit(doubled, tenant=tenant, input={"x": 1}),
-        mesh.delete_tenant(tenant),
-        mesh.submit(doubled, tenant=tenant, input={"x": 1}),
-        return_exceptions=True,
-    )
-    for answer in (answers[0], answers[2]):
-        if not isinstance(answer, BaseException):
-            with suppress(UnknownRun, RunCancelled):
-                assert await answer.result(5) == 2
-    assert await mesh.count_open_runs() == 0
+    async with open_mesh() as mesh:
+        for _ in range(20):
+            tenant = (await mesh.create_tenant("A")).tenant_id
+            answers = await asyncio.gather(
+                mesh.submit(doubled, tenant=tenant, input={"x": 1}),
+                mesh.delete_tenant(tenant),
+                mesh.submit(doubled, tenant=tenant, input={"x": 1}),
+                return_exceptions=True,
+            )
+            for answer in (answers[0], answers[2]):
+                if isinstance(answer, RunHandle):
+                    with suppress(UnknownRun, RunCancelled):
+                        assert await answer.result(5) == 2
+        assert await mesh.count_open_runs() == 0
+        assert list(mesh._parts.runs) == []  # type: ignore[union-attr]
 
 
 # --- not running ----------------------------------------------------------------------------------------------------

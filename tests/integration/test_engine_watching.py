@@ -35,7 +35,7 @@ def told(events: list[RunEvent]) -> list[tuple[str | None, str, int]]:
 
 def soon() -> datetime:
     """Give a moment that is far enough for somebody to follow the run before it starts."""
-    return datetime.now(UTC) + timedelta(seconds=0.1)
+    return datetime.now(UTC) + timedelta(seconds=0.3)
 
 
 async def flaky(name: str) -> str:

@@ -348,12 +348,12 @@ async def test_a_run_whose_workflow_cannot_be_found_waits_with_that_reason_until
     assert built.source is None
     async with open_mesh(path) as mesh:
         tenant = (await mesh.create_tenant("A")).tenant_id
-        later = datetime.now(UTC) + timedelta(seconds=0.05)
+        later = datetime.now(UTC) + timedelta(seconds=0.3)
         handle = await mesh.submit(built, tenant=tenant, input={"x": 1}, not_before=later)
     async with open_mesh(path) as mesh:
         again = mesh.handle(handle.id, tenant=tenant)
         with pytest.raises(TimeoutError):
-            await again.result(0.15)
+            await again.result(0.4)
         run = await mesh.get_run(handle.id)
         assert not run.status.is_final
         assert run.reason is not None
@@ -373,7 +373,7 @@ async def test_a_run_whose_workflow_cannot_be_found_waits_with_that_reason_until
 async def test_a_run_that_waits_for_its_code_can_be_cancelled(open_mesh: Open, path: Path) -> None:
     async with open_mesh(path) as mesh:
         tenant = (await mesh.create_tenant("A")).tenant_id
-        later = datetime.now(UTC) + timedelta(seconds=0.05)
+        later = datetime.now(UTC) + timedelta(seconds=0.3)
         handle = await mesh.submit(hidden(), tenant=tenant, input={"x": 1}, not_before=later)
     async with open_mesh(path) as mesh:
         again = mesh.handle(handle.id, tenant=tenant)
@@ -395,7 +395,7 @@ async def test_a_workflow_in_a_file_is_found_again_and_one_that_changed_too_much
     file.write_text(source.format("work"))
     async with open_mesh(path) as mesh:
         tenant = (await mesh.create_tenant("A")).tenant_id
-        moments = [datetime.now(UTC) + timedelta(seconds=0.05)] * 2
+        moments = [datetime.now(UTC) + timedelta(seconds=0.3)] * 2
         first, second = [await mesh.submit(load_workflow(file), tenant=tenant, not_before=moment) for moment in moments]
         copy = crash(path, "life-2")
     async with open_mesh(path) as mesh:

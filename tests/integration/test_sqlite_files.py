@@ -1,6 +1,6 @@
 """Files that are no database, cannot be written, or belong to somebody: a clear error, and nothing lost."""
 
-# ruff: noqa: ASYNC221, ASYNC222, ASYNC240 - nothing else runs on the event loop of these tests.
+# ruff: noqa: ASYNC221, ASYNC222 - nothing else runs on the event loop of these tests.
 
 import os
 import resource
@@ -22,11 +22,11 @@ from synergymesh.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from synergymesh.ports.store import Committed, RunCreated, TenantCreated, WorkflowStored
+from synergymesh.ports.store import Committed, RunCreated, TenantCreated, Unit, WorkflowStored
 from synergymesh.store.sqlite import SqliteReader, SqliteStore
 
 HASH = "0" * 64
-SETUP = [[TenantCreated("tenant-a", "A", "basic", b"{}", 1), WorkflowStored(HASH, "w", b"{}", None, 1)]]
+SETUP: list[Unit] = [[TenantCreated("tenant-a", "A", "basic", b"{}", 1), WorkflowStored(HASH, "w", b"{}", None, 1)]]
 
 
 def created(run_id: str, payload: bytes = b"{}") -> list[RunCreated]:

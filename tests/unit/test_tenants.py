@@ -21,18 +21,18 @@ from synergymesh.domain.tenants import (
 )
 from synergymesh.errors import InvalidRequest
 
-FIELDS = [field.name for field in dataclasses.fields(ResourceQuota)]
+FIELDS = [
+    "max_concurrent_tasks",
+    "max_memory_mb",
+    "max_cpu_percent",
+    "max_tasks_per_hour",
+    "rate_limit_per_second",
+    "max_queued_tasks",
+]
 
 
-def test_the_fields_of_a_quota_are_those_that_programs_rely_on() -> None:
-    assert FIELDS == [
-        "max_concurrent_tasks",
-        "max_memory_mb",
-        "max_cpu_percent",
-        "max_tasks_per_hour",
-        "rate_limit_per_second",
-        "max_queued_tasks",
-    ]
+def test_a_quota_has_the_fields_that_programs_rely_on() -> None:
+    assert {field.name for field in dataclasses.fields(ResourceQuota)} >= set(FIELDS)
 
 
 @pytest.mark.parametrize("field", FIELDS)

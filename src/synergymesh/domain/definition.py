@@ -16,6 +16,7 @@ from synergymesh.domain import templates
 from synergymesh.domain.graph import WEIGHT_MAX, Graph
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.templates import Template
+from synergymesh.domain.tenants import QUOTA_FIELD_MAX
 from synergymesh.errors import DuplicateComponent, GraphTooLarge, InvalidWorkflow, UnknownComponent
 
 FORMAT = 1
@@ -23,6 +24,9 @@ FORMAT = 1
 
 PRIORITY_MAX = 1_000
 """Priorities are from -1000 to 1000: enough to order anything, and they fit into any database's integer."""
+
+CPUS_MAX = 100_000
+"""CPUs of one task: far above any cluster, so a larger figure is a mistake."""
 
 
 def check_identifier(value: object, noun: str) -> str:
@@ -74,6 +78,8 @@ class Component(msgspec.Struct, frozen=True):
         priority: a whole number from -1000 to 1000; higher ones go first within a tenant.
         retry: None for the default policy.
         timeout: seconds for one attempt, above 0; None for no limit.
+        memory_mb: MiB that it takes of its tenant's quota while it runs; None for the default of the settings.
+        cpus: CPUs that it takes, 1.0 is one; None for the default of the settings.
 
     Raises:
         InvalidWorkflow: a field is outside its range.
@@ -89,6 +95,8 @@ class Component(msgspec.Struct, frozen=True):
     priority: int = 0
     retry: RetryPolicy | None = None
     timeout: float | None = None
+    memory_mb: int | None = None
+    cpus: float | None = None
 
     def __post_init__(self) -> None:
         check_identifier(self.component_id, "component id")
@@ -103,10 +111,14 @@ class Component(msgspec.Struct, frozen=True):
             priority=self.priority,
             retry=self.retry,
             timeout=self.timeout,
+            memory_mb=self.memory_mb,
+            cpus=self.cpus,
         )
 
 
-def check_settings(owner: str, *, weight: Any, priority: Any, retry: Any, timeout: Any) -> None:
+def check_settings(
+    owner: str, *, weight: Any, priority: Any, retry: Any, timeout: Any, memory_mb: Any, cpus: Any
+) -> None:
     """Check the settings that tasks and components share.
 
     Raises:
@@ -126,6 +138,16 @@ def check_settings(owner: str, *, weight: Any, priority: Any, retry: Any, timeou
     if timeout is not None and (not _is_number(timeout) or not 0 < timeout < math.inf):
         raise InvalidWorkflow(
             f"{owner}: timeout is a number of seconds above 0, or None, not {timeout!r}.", field="timeout"
+        )
+    if memory_mb is not None and (
+        not isinstance(memory_mb, int) or isinstance(memory_mb, bool) or not 0 <= memory_mb <= QUOTA_FIELD_MAX
+    ):
+        raise InvalidWorkflow(
+            f"{owner}: memory_mb is a whole number of MiB from 0, or None, not {memory_mb!r}.", field="memory_mb"
+        )
+    if cpus is not None and (not _is_number(cpus) or not 0 <= cpus <= CPUS_MAX):
+        raise InvalidWorkflow(
+            f"{owner}: cpus is a number of CPUs from 0 to {CPUS_MAX:,}, or None, not {cpus!r}.", field="cpus"
         )
 
 
@@ -324,6 +346,10 @@ def _component_to_json(component: Component) -> dict[str, Any]:
         document["retry"] = asdict(component.retry)
     if component.timeout is not None:
         document["timeout"] = float(component.timeout)
+    if component.memory_mb is not None:
+        document["memory_mb"] = component.memory_mb
+    if component.cpus is not None:
+        document["cpus"] = float(component.cpus)
     return document
 
 
@@ -343,6 +369,8 @@ def _component_from_json(document: dict[str, Any], shared: dict[tuple[str, bool]
         priority=document.get("priority", 0),
         retry=None if retry is None else RetryPolicy(**{key: _as_tuple(value) for key, value in retry.items()}),
         timeout=document.get("timeout"),
+        memory_mb=document.get("memory_mb"),
+        cpus=document.get("cpus"),
     )
 
 

@@ -281,7 +281,7 @@ class Graph:
 
 
 def _rustworkx() -> ModuleType:
-    import rustworkx  # with its numpy this takes longer than planning a run, which does without
+    import rustworkx  # takes as long as planning a thousand runs, which do without
 
     return rustworkx
 

@@ -27,6 +27,7 @@ class ResourceQuota:
         max_tasks_per_hour: starts in any rolling hour.
         rate_limit_per_second: submissions per second.
         max_queued_tasks: tasks that wait.
+        burst: submissions that may come at once; None for as many as the rate gives in a second.
 
     Raises:
         InvalidRequest: a limit is no whole number, below 1 or absurdly large.
@@ -38,10 +39,13 @@ class ResourceQuota:
     max_tasks_per_hour: int = 100
     rate_limit_per_second: int = 10
     max_queued_tasks: int = 1_000_000
+    burst: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.name == "burst":
+                continue
             most = 100 if field.name == "max_cpu_percent" else QUOTA_FIELD_MAX
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise InvalidRequest(

@@ -56,6 +56,12 @@ class Control:
                     await self._cancel(run)
                     await self._watching.end_of(run.run_id, tenant_id)
         await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
+        for run in self._runs:
+            if run.tenant_id == tenant.tenant_id:  # submitted while all this was under way
+                self._runs.forget(run)
+                for attempt in (run.running or {}).values():
+                    if attempt.executor is not None:
+                        attempt.executor.stop(attempt)
 
     async def _cancel(self, run: LiveRun) -> None:
         if not run.cancelling:

@@ -17,6 +17,10 @@ from synergymesh.ports.clock import Clock
 COMPONENT_PRIORITIES = 2_001
 """A run's priority comes before its components' (-1,000 to 1,000)."""
 
+SUSPECT_PRIORITIES = 5_000_000
+"""Tasks during which the process died come before all others, the most suspicious first: an innocent one is soon done,
+so that the next crash is not put down to it as well."""
+
 
 class Dispatcher:
     """Hand ready tasks to the scheduler, and start what it chooses.
@@ -66,12 +70,16 @@ class Dispatcher:
             return
         plan = run.version.plan
         scheduler = self.scheduler
+        crashes = run.crashes
         for position in positions:
+            priority = run.priority * COMPONENT_PRIORITIES + plan.priorities[position]
+            if crashes is not None:
+                priority += crashes.get(position, 0) * SUSPECT_PRIORITIES
             scheduler.push(
                 run.tenant_id,
                 run,
                 position,
-                priority=run.priority * COMPONENT_PRIORITIES + plan.priorities[position],
+                priority=priority,
                 age=run.order,
                 rank=plan.ranks[position],
                 cost=plan.costs[position],

@@ -18,7 +18,7 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.live import Attempt, LiveRun
-from synergymesh.errors import InvalidPayload, StoreError
+from synergymesh.errors import InvalidPayload, StoreError, UnknownRun
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import (
     AttemptFailed,
@@ -235,15 +235,23 @@ class OpenRuns:
 
     def lost(self, run: LiveRun, answer: Answer) -> None:
         """Let go of a run whose verdict could not be recorded; a restart finds it as it was before."""
-        self._live.pop(run.run_id, None)
         reason = str(answer) if isinstance(answer, Exception) else getattr(answer, "reason", "refused")
         log.error("a verdict was not recorded", run_id=run.run_id, tenant_id=run.tenant_id, reason=reason)
+        self._let_go(run, answer if isinstance(answer, Exception) else StoreError(reason))
+
+    def forget(self, run: LiveRun) -> None:
+        """Let go of a run that is deleted with its tenant."""
+        self._let_go(run, UnknownRun(run.run_id))
+
+    def _let_go(self, run: LiveRun, error: Exception) -> None:
+        """Tell those who wait for a run that it does not end here."""
+        self._live.pop(run.run_id, None)
         run.state.cancel_waiting()  # nothing more of it starts
         for attempt in list((run.running or {}).values()):
             attempt.settled = True
         for waiter in run.waiters or ():
             if not waiter.done():
-                waiter.set_exception(answer if isinstance(answer, Exception) else StoreError(reason))
+                waiter.set_exception(error)
         run.waiters = None
 
     def cancel(self, run: LiveRun) -> asyncio.Future[None]:

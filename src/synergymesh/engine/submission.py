@@ -26,6 +26,9 @@ from synergymesh.workflows.workflow import Workflow
 PRIORITY_MAX = 1_000
 """Priorities go from -1,000 to 1,000: enough to order by, small enough to combine with those of components."""
 
+INSTANT_MAX = 2**63 - 1
+"""Nanoseconds since 1970 that a database can hold."""
+
 
 class Submission:
     """Turn a workflow and an input into an acknowledged run."""
@@ -164,4 +167,7 @@ def check_not_before(moment: object) -> Instant:
             f"not_before must be a datetime with a time zone, not {moment!r}. Use datetime.now(UTC) + …",
             field="not_before",
         )
-    return max(0, from_datetime(moment))
+    instant = from_datetime(moment)
+    if instant > INSTANT_MAX:
+        raise InvalidRequest(f"not_before must be before April 2262, not {moment}.", field="not_before")
+    return max(0, instant)

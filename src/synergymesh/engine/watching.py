@@ -40,7 +40,9 @@ class Watching:
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
         """
-        record = await self._store.get_run(run_id, tenant_id)
+        # ids are plain; what no database can even look for is not found either
+        plain = isinstance(run_id, str) and run_id.isascii()
+        record = await self._store.get_run(run_id, tenant_id) if plain else None
         if record is None:
             raise UnknownRun(run_id)
         return record

@@ -22,21 +22,59 @@ from synergymesh.domain.states import ExecutionStatus, TenantStatus
 
 
 class TenantCreated(msgspec.Struct, frozen=True, gc=False):
-    """A tenant joins. `quota` is JSON."""
+    """A tenant joins. `quota` and `policy` are JSON; the store does not look into them.
+
+    A sub-tenant names its parent, which must be there and not deleted.
+    """
 
     tenant_id: str
     tenant_name: str
     tier: str
     quota: bytes
     created_at: Instant
+    parent_id: str | None = None
+    policy: bytes = b"{}"
 
 
 class TenantStatusChanged(msgspec.Struct, frozen=True, gc=False):
-    """A tenant is suspended, resumed or deleted. Nothing of a deleted tenant is found by any read."""
+    """A tenant is suspended, resumed or deleted. Nothing of a deleted tenant is found by any read.
+
+    A tenant cannot be deleted before its sub-tenants.
+    """
 
     tenant_id: str
     status: TenantStatus
     changed_at: Instant
+
+
+class TenantPlanChanged(msgspec.Struct, frozen=True, gc=False):
+    """A tenant has another plan from now on: tier, quota and policy replace what it had."""
+
+    tenant_id: str
+    tier: str
+    quota: bytes
+    policy: bytes
+    changed_at: Instant
+
+
+class HourReserved(msgspec.Struct, frozen=True, gc=False):
+    """A tenant may start so many tasks in a minute; replaces what was reserved for that minute.
+
+    `minute` counts from 1970. Written before the starts are used, so that a crash can waste some and exceed nothing.
+    """
+
+    tenant_id: str
+    minute: int
+    starts: int
+
+
+class EstimateLearnt(msgspec.Struct, frozen=True, gc=False):
+    """A component of a tenant's workflow is expected to take so long; replaces what was expected before."""
+
+    tenant_id: str
+    workflow: str
+    component_id: str
+    microseconds: int
 
 
 class WorkflowStored(msgspec.Struct, frozen=True, gc=False):
@@ -147,6 +185,9 @@ class RunFinished(msgspec.Struct, frozen=True, gc=False):
 Change = (
     TenantCreated
     | TenantStatusChanged
+    | TenantPlanChanged
+    | HourReserved
+    | EstimateLearnt
     | WorkflowStored
     | RunCreated
     | RunStarted
@@ -172,6 +213,25 @@ class TenantRecord(msgspec.Struct, frozen=True, gc=False):
     quota: bytes
     status: TenantStatus
     created_at: Instant
+    parent_id: str | None = None
+    policy: bytes = b"{}"
+
+
+class ReservationRecord(msgspec.Struct, frozen=True, gc=False):
+    """How many starts of a minute are reserved, as stored."""
+
+    tenant_id: str
+    minute: int
+    starts: int
+
+
+class EstimateRecord(msgspec.Struct, frozen=True, gc=False):
+    """How long a component is expected to take, as stored."""
+
+    tenant_id: str
+    workflow: str
+    component_id: str
+    microseconds: int
 
 
 class WorkflowRecord(msgspec.Struct, frozen=True, gc=False):
@@ -308,8 +368,20 @@ class Store(Protocol):
         """Delete at most `limit` rows of deleted tenants; give how many were deleted."""
         ...
 
+    async def prune_reservations(self, before_minute: int, limit: int) -> int:
+        """Delete at most `limit` reservations of minutes before this one; give how many were deleted."""
+        ...
+
     async def list_tenants(self) -> list[TenantRecord]:
         """Give all tenants that are not deleted, oldest first."""
+        ...
+
+    async def list_reservations(self, since_minute: int) -> list[ReservationRecord]:
+        """Give what is reserved for this minute and later ones, ordered by (tenant, minute)."""
+        ...
+
+    async def list_estimates(self) -> list[EstimateRecord]:
+        """Give all estimates, ordered by (tenant, workflow, component)."""
         ...
 
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
@@ -334,6 +406,22 @@ class Store(Protocol):
 
     async def list_open_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
         """Give runs that are not final, oldest first, those with a greater id than `after`."""
+        ...
+
+    async def list_waiting_runs(self, tenant_id: str, *, after: tuple[int, str] | None, limit: int) -> list[RunRecord]:
+        """Give the tenant's open runs that are not begun, by (priority descending, id), those behind `after`.
+
+        A run is begun once its start or the wish to cancel it is recorded. An engine records the start of a run with
+        its first task or attempt, so a waiting run is nothing but its row. `after` is (priority, id) of a run.
+        """
+        ...
+
+    async def list_begun_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
+        """Give the open runs that are begun, oldest first, those with a greater id than `after`."""
+        ...
+
+    async def count_open_runs_by_tenant(self) -> dict[str, int]:
+        """Count the open runs, waiting and begun, of every tenant that has any."""
         ...
 
     async def count_runs(self, *, tenant_id: str | None, statuses: Sequence[ExecutionStatus] = ()) -> int:

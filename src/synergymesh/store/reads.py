@@ -17,8 +17,27 @@ import msgspec
 import sqlalchemy as sa
 
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord, WorkflowRecord
-from synergymesh.store.schema import OPEN_RUN_STATUSES, attempts, runs, tasks, tenants, workflows
+from synergymesh.ports.store import (
+    AttemptRecord,
+    EstimateRecord,
+    ReservationRecord,
+    RunRecord,
+    TaskRecord,
+    TenantRecord,
+    WorkflowRecord,
+)
+from synergymesh.store.schema import (
+    BEGUN_RUN,
+    OPEN_RUN_STATUSES,
+    WAITING_RUN,
+    attempts,
+    estimates,
+    hour_reservations,
+    runs,
+    tasks,
+    tenants,
+    workflows,
+)
 from synergymesh.store.statements import compile_query, has_no_status, has_status
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -118,7 +137,7 @@ def _visible_runs(query: sa.Select[Any], of_tenant: bool, statuses: frozenset[Ex
     return query.where(runs.c.tenant_id == sa.bindparam("tenant_id")) if of_tenant else query
 
 
-# --- tenants and workflows ------------------------------------------------------------------------------------------
+# --- tenants, their limits and workflows ------------------------------------------------------------------------------
 
 _TENANTS = Query(
     TenantRecord,
@@ -130,11 +149,31 @@ _WORKFLOW = Query(
     _select(workflows, WorkflowRecord).where(workflows.c.content_hash == sa.bindparam("content_hash")),
     order=itemgetter(0),
 )
+_RESERVATIONS = Query(
+    ReservationRecord,
+    _visible(_select(hour_reservations, ReservationRecord), hour_reservations, False).where(
+        hour_reservations.c.minute >= sa.bindparam("since")
+    ),
+    order=itemgetter(0, 1),
+)
+_ESTIMATES = Query(
+    EstimateRecord, _visible(_select(estimates, EstimateRecord), estimates, False), order=itemgetter(0, 1, 2)
+)
 
 
 def list_tenants(connection: sqlite3.Connection) -> list[TenantRecord]:
     """Give all tenants that are not deleted, oldest first."""
     return _TENANTS.run(connection, {})
+
+
+def list_reservations(connection: sqlite3.Connection, since_minute: int) -> list[ReservationRecord]:
+    """Give what is reserved for this minute and later ones, ordered by (tenant, minute)."""
+    return _RESERVATIONS.run(connection, {"since": since_minute})
+
+
+def list_estimates(connection: sqlite3.Connection) -> list[EstimateRecord]:
+    """Give all estimates, ordered by (tenant, workflow, component)."""
+    return _ESTIMATES.run(connection, {})
 
 
 def get_workflow(connection: sqlite3.Connection, content_hash: str) -> WorkflowRecord | None:
@@ -172,6 +211,44 @@ _OPEN_RUNS = Query(
     .limit(sa.bindparam("limit")),
     order=itemgetter(0),
 )
+_BEGUN_RUNS = Query(
+    RunRecord,
+    _visible(_select(runs, RunRecord), runs, False)
+    .where(sa.text(BEGUN_RUN), runs.c.run_id > sa.bindparam("after"))
+    .order_by(runs.c.run_id)
+    .limit(sa.bindparam("limit")),
+    order=itemgetter(0),
+)
+
+
+def _waiting_runs(*conditions: sa.ColumnElement[bool]) -> Query[RunRecord]:
+    query = _visible(_select(runs, RunRecord), runs, True).where(sa.text(WAITING_RUN), *conditions)
+    query = query.order_by(runs.c.priority.desc(), runs.c.run_id).limit(sa.bindparam("limit"))
+    return Query(RunRecord, query, order=lambda row: (-row[5], row[0]))
+
+
+# Two, since SQLite cannot seek to a place in an order of which one half descends.
+_WAITING_RUNS = _waiting_runs()
+_WAITING_RUNS_OF_PRIORITY = _waiting_runs(
+    runs.c.priority == sa.bindparam("priority"), runs.c.run_id > sa.bindparam("after")
+)
+_WAITING_RUNS_BELOW = _waiting_runs(runs.c.priority < sa.bindparam("priority"))
+
+
+def _count_by_tenant(condition: str, tenant: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    query = sa.select(runs.c.tenant_id, sa.func.count().label("counted")).select_from(runs)
+    return _visible(query, runs, False).where(sa.text(condition)).group_by(tenant)
+
+
+_COUNTED = sa.union_all(
+    _count_by_tenant(WAITING_RUN, runs.c.tenant_id),
+    # The plus keeps SQLite from an index in the order of tenants, which has all the runs there ever were.
+    _count_by_tenant(BEGUN_RUN, sa.literal_column("+runs.tenant_id")),
+).subquery("found")
+_OPEN_RUNS_BY_TENANT = compile_query(
+    sa.select(sa.func.json_group_array(sa.func.json_array(_COUNTED.c.tenant_id, _COUNTED.c.counted)))
+)
+
 _RUNS_OF_IDS = Query(RunRecord, _select(runs, RunRecord).where(runs.c.run_id.in_(_LISTED)), order=itemgetter(0))
 
 
@@ -209,6 +286,35 @@ def list_runs(
 def list_open_runs(connection: sqlite3.Connection, after: str | None, limit: int) -> list[RunRecord]:
     """Give runs that are not final, oldest first."""
     return _OPEN_RUNS.run(connection, {"after": after or "", "limit": max(0, limit)})
+
+
+def list_waiting_runs(
+    connection: sqlite3.Connection, tenant_id: str, after: tuple[int, str] | None, limit: int
+) -> list[RunRecord]:
+    """Give the tenant's open runs that are not begun, by (priority descending, id)."""
+    limit = max(0, limit)
+    arguments = {"tenant_id": tenant_id, "limit": limit}
+    if after is None:
+        return _WAITING_RUNS.run(connection, arguments)
+    priority, run_id = after
+    found = _WAITING_RUNS_OF_PRIORITY.run(connection, arguments | {"priority": priority, "after": run_id})
+    if len(found) < limit:
+        arguments["limit"] = limit - len(found)
+        found += _WAITING_RUNS_BELOW.run(connection, arguments | {"priority": priority})
+    return found
+
+
+def list_begun_runs(connection: sqlite3.Connection, after: str | None, limit: int) -> list[RunRecord]:
+    """Give the open runs that are begun, oldest first."""
+    return _BEGUN_RUNS.run(connection, {"after": after or "", "limit": max(0, limit)})
+
+
+def count_open_runs_by_tenant(connection: sqlite3.Connection) -> dict[str, int]:
+    """Count the open runs of every tenant that has any."""
+    counts: dict[str, int] = {}
+    for tenant_id, counted in _decode(connection.execute(_OPEN_RUNS_BY_TENANT).fetchone()[0]):
+        counts[tenant_id] = counts.get(tenant_id, 0) + counted
+    return counts
 
 
 def count_runs(connection: sqlite3.Connection, tenant_id: str | None, statuses: Collection[ExecutionStatus]) -> int:

@@ -45,6 +45,15 @@ def one_of(column: str, statuses: Iterable[ExecutionStatus | TenantStatus]) -> s
     return f"{column} IN ({', '.join(sorted(repr(s.value) for s in statuses))})"
 
 
+_PENDING = one_of("status", [ExecutionStatus.PENDING])
+_OPEN = one_of("status", OPEN_RUN_STATUSES)
+
+WAITING_RUN = f"{_PENDING} AND cancel_requested_at IS NULL"
+"""The condition of a run that is open and not begun."""
+
+BEGUN_RUN = f"{_OPEN} AND (NOT {_PENDING} OR cancel_requested_at IS NOT NULL)"
+"""The condition of every other open run."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -71,6 +80,8 @@ tenants = Table(
     Column("status", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("changed_at", BigInteger),
+    Column("parent_id", Text, ForeignKey("tenants.tenant_id")),
+    Column("policy", LargeBinary, nullable=False, server_default=text("x'7b7d'")),
     CheckConstraint(one_of("status", TenantStatus), name="status"),
     sqlite_with_rowid=False,
 )
@@ -78,6 +89,30 @@ Index(
     "ix_tenants_deleted",
     tenants.c.tenant_id,
     sqlite_where=text(one_of("status", [TenantStatus.DELETED])),
+)
+
+Index("ix_tenants_parent", tenants.c.parent_id, sqlite_where=text("parent_id IS NOT NULL"))
+
+hour_reservations = Table(
+    "hour_reservations",
+    metadata,
+    Column("tenant_id", Text, ForeignKey(tenants.c.tenant_id), primary_key=True),
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("starts", BigInteger, nullable=False),
+    CheckConstraint("starts >= 0", name="starts"),
+    sqlite_with_rowid=False,
+)
+Index("ix_hour_reservations_minute", hour_reservations.c.minute)
+
+estimates = Table(
+    "estimates",
+    metadata,
+    Column("tenant_id", Text, ForeignKey(tenants.c.tenant_id), primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("component_id", Text, primary_key=True),
+    Column("microseconds", BigInteger, nullable=False),
+    CheckConstraint("microseconds >= 0", name="microseconds"),
+    sqlite_with_rowid=False,
 )
 
 workflows = Table(
@@ -122,7 +157,15 @@ Index(
     unique=True,
     sqlite_where=text("idempotency_key IS NOT NULL"),
 )
-Index("ix_runs_open", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(one_of("status", OPEN_RUN_STATUSES)))
+Index("ix_runs_open", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(_OPEN))
+Index(
+    "ix_runs_waiting",
+    runs.c.tenant_id,
+    runs.c.priority.desc(),
+    runs.c.run_id,
+    sqlite_where=text(WAITING_RUN),
+)
+Index("ix_runs_begun", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(BEGUN_RUN))
 
 tasks = Table(
     "tasks",

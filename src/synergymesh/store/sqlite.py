@@ -12,7 +12,9 @@ from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
 from synergymesh.ports.store import (
     AttemptRecord,
     CommitResult,
+    EstimateRecord,
     Incarnation,
+    ReservationRecord,
     RunRecord,
     TaskRecord,
     TenantRecord,
@@ -91,6 +93,14 @@ class _ReadVerbs:
         """Give all tenants that are not deleted, oldest first."""
         return await self._read(reads.list_tenants)
 
+    async def list_reservations(self, since_minute: int) -> list[ReservationRecord]:
+        """Give what is reserved for this minute and later ones, ordered by (tenant, minute)."""
+        return await self._read(reads.list_reservations, since_minute)
+
+    async def list_estimates(self) -> list[EstimateRecord]:
+        """Give all estimates, ordered by (tenant, workflow, component)."""
+        return await self._read(reads.list_estimates)
+
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
         """Give one version of a workflow."""
         return await self._read(reads.get_workflow, content_hash)
@@ -114,6 +124,18 @@ class _ReadVerbs:
     async def list_open_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
         """Give runs that are not final, oldest first, those with a greater id than `after`."""
         return await self._read(reads.list_open_runs, after, limit)
+
+    async def list_waiting_runs(self, tenant_id: str, *, after: tuple[int, str] | None, limit: int) -> list[RunRecord]:
+        """Give the tenant's open runs that are not begun, by (priority descending, id), those behind `after`."""
+        return await self._read(reads.list_waiting_runs, tenant_id, after, limit)
+
+    async def list_begun_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
+        """Give the open runs that are begun, oldest first, those with a greater id than `after`."""
+        return await self._read(reads.list_begun_runs, after, limit)
+
+    async def count_open_runs_by_tenant(self) -> dict[str, int]:
+        """Count the open runs, waiting and begun, of every tenant that has any."""
+        return await self._read(reads.count_open_runs_by_tenant)
 
     async def count_runs(self, *, tenant_id: str | None, statuses: Sequence[ExecutionStatus] = ()) -> int:
         """Count runs; without statuses: all."""
@@ -199,6 +221,10 @@ class SqliteStore(_ReadVerbs):
     async def purge_deleted(self, limit: int) -> int:
         """Delete at most `limit` rows of deleted tenants; give how many were deleted."""
         return await self._write(upkeep.purge_deleted, limit)
+
+    async def prune_reservations(self, before_minute: int, limit: int) -> int:
+        """Delete at most `limit` reservations of minutes before this one; give how many were deleted."""
+        return await self._write(upkeep.prune_reservations, before_minute, limit)
 
     async def _write(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._writes is None:

@@ -24,6 +24,8 @@ from synergymesh.store.schema import (
     FINAL_TASK_STATUSES,
     OPEN_RUN_STATUSES,
     attempts,
+    estimates,
+    hour_reservations,
     one_of,
     runs,
     tasks,
@@ -157,7 +159,7 @@ CREATE_TENANTS = _insert(
     sqlite.insert(tenants)
     .values(status=status(TenantStatus.ACTIVE))
     .on_conflict_do_nothing(index_elements=["tenant_id"]),
-    ["tenant_id", "tenant_name", "tier", "quota", "created_at"],
+    ["tenant_id", "tenant_name", "tier", "quota", "created_at", "parent_id", "policy"],
 )
 
 CHANGE_TENANT_STATUS = _update(
@@ -165,6 +167,30 @@ CHANGE_TENANT_STATUS = _update(
     .values(status=_value(2), changed_at=_value(3))
     .where(tenants.c.tenant_id == _value(1), has_no_status(tenants, [TenantStatus.DELETED])),
     ["tenant_id", "status", "changed_at"],
+)
+
+CHANGE_TENANT_PLAN = _update(
+    sa.update(tenants)
+    .values(tier=_value(2), quota=_value(3), policy=_value(4), changed_at=_value(5))
+    .where(tenants.c.tenant_id == _value(1), has_no_status(tenants, [TenantStatus.DELETED])),
+    ["tenant_id", "tier", "quota", "policy", "changed_at"],
+)
+
+_reservation = sqlite.insert(hour_reservations)
+RESERVE_HOURS = _insert(
+    _reservation.on_conflict_do_update(
+        index_elements=["tenant_id", "minute"], set_={"starts": _reservation.excluded.starts}
+    ),
+    ["tenant_id", "minute", "starts"],
+)
+
+_estimate = sqlite.insert(estimates)
+LEARN_ESTIMATES = _insert(
+    _estimate.on_conflict_do_update(
+        index_elements=["tenant_id", "workflow", "component_id"],
+        set_={"microseconds": _estimate.excluded.microseconds},
+    ),
+    ["tenant_id", "workflow", "component_id", "microseconds"],
 )
 
 _workflow = sqlite.insert(workflows)

@@ -10,7 +10,16 @@ from sqlalchemy.dialects import sqlite
 
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import Incarnation
-from synergymesh.store.schema import OPEN_RUN_STATUSES, attempts, meta, runs, tasks, tenants
+from synergymesh.store.schema import (
+    OPEN_RUN_STATUSES,
+    attempts,
+    estimates,
+    hour_reservations,
+    meta,
+    runs,
+    tasks,
+    tenants,
+)
 from synergymesh.store.statements import compile_query, has_status, status
 from synergymesh.store.transactions import transaction
 
@@ -46,19 +55,29 @@ _DELETED_RUNS = compile_query(
 )
 
 
-def _delete_of_runs(table: sa.Table) -> str:
-    """Delete at most `limit` rows of the listed runs."""
+def _delete(table: sa.Table, condition: sa.ColumnElement[bool]) -> str:
+    """Delete at most `limit` rows that fulfil a condition."""
     keys = list(table.primary_key.columns)
-    chosen = sa.select(*keys).where(table.c.run_id.in_(_LISTED)).limit(sa.bindparam("limit"))
+    chosen = sa.select(*keys).where(condition).limit(sa.bindparam("limit"))
     return compile_query(sa.delete(table).where(sa.tuple_(*keys).in_(chosen)))
 
 
-_DELETE_CHILDREN = [_delete_of_runs(attempts), _delete_of_runs(tasks)]
+_DELETE_CHILDREN = [_delete(table, table.c.run_id.in_(_LISTED)) for table in (attempts, tasks)]
 _DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
-# Only used when no deleted tenant has a run any more; the foreign key would tell.
+
+_DELETE_OF_TENANTS = [_delete(table, table.c.tenant_id.in_(_DELETED)) for table in (hour_reservations, estimates)]
+
+# Only used when no deleted tenant has anything else any more; the foreign keys would tell. Children first.
+_child = tenants.alias("child")
 _DELETE_TENANTS = compile_query(
-    sa.delete(tenants).where(tenants.c.tenant_id.in_(_DELETED.limit(sa.bindparam("limit"))))
+    sa.delete(tenants).where(
+        tenants.c.tenant_id.in_(
+            _DELETED.where(~sa.exists().where(_child.c.parent_id == tenants.c.tenant_id)).limit(sa.bindparam("limit"))
+        )
+    )
 )
+
+_PRUNE_RESERVATIONS = _delete(hour_reservations, hour_reservations.c.minute < sa.bindparam("before"))
 
 
 def begin_incarnation(connection: sqlite3.Connection) -> Incarnation:
@@ -92,7 +111,7 @@ def purge_deleted(connection: sqlite3.Connection, limit: int) -> int:
     with transaction(connection):
         found = connection.execute(_DELETED_RUNS, {"limit": min(limit, _RUNS_PER_PURGE)}).fetchall()
         if not found:
-            return connection.execute(_DELETE_TENANTS, {"limit": limit}).rowcount
+            return _purge_tenants(connection, limit)
         run_ids = [run_id for (run_id,) in found]
         for statement in _DELETE_CHILDREN:
             if deleted < limit:
@@ -101,3 +120,19 @@ def purge_deleted(connection: sqlite3.Connection, limit: int) -> int:
         if deleted < limit:
             deleted += connection.execute(_DELETE_RUNS, {"list": json.dumps(run_ids[: limit - deleted])}).rowcount
     return deleted
+
+
+def _purge_tenants(connection: sqlite3.Connection, limit: int) -> int:
+    """Delete at most `limit` rows of deleted tenants that have no run any more."""
+    deleted = 0
+    for statement in (*_DELETE_OF_TENANTS, _DELETE_TENANTS):
+        # Whatever is left over keeps its tenant for another time.
+        if deleted < limit:
+            deleted += connection.execute(statement, {"limit": limit - deleted}).rowcount
+    return deleted
+
+
+def prune_reservations(connection: sqlite3.Connection, before_minute: int, limit: int) -> int:
+    """Delete at most `limit` reservations of minutes before this one; give how many were deleted."""
+    with transaction(connection):
+        return connection.execute(_PRUNE_RESERVATIONS, {"before": before_minute, "limit": max(0, limit)}).rowcount

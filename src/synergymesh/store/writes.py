@@ -3,8 +3,9 @@
 Grouping keeps the meaning of the order that changes came in:
 
 - kinds are written in the order in which one needs another (tenant, workflow, run, start, attempt, task, end of run);
-- a change that must not come before one that is already grouped (a tenant's new status; the start or the cancellation
-  of a run that ends, the start of an attempt that fails in the same batch) makes the groups be written first;
+- a change that must not come before one that is already grouped (a tenant's new status or plan; the start or the
+  cancellation of a run that ends, the start of an attempt that fails in the same batch) makes the groups be written
+  first;
 - statements compare attempt numbers and leave final rows alone, so the other pairs of kinds commute.
 """
 
@@ -25,6 +26,8 @@ from synergymesh.ports.store import (
     Change,
     CommitResult,
     Committed,
+    EstimateLearnt,
+    HourReserved,
     Refused,
     RunCreated,
     RunFinished,
@@ -32,6 +35,7 @@ from synergymesh.ports.store import (
     TaskFinished,
     TaskStarted,
     TenantCreated,
+    TenantPlanChanged,
     TenantStatusChanged,
     Unit,
     WorkflowStored,
@@ -40,15 +44,19 @@ from synergymesh.store import statements as sql
 from synergymesh.store.reads import find_runs
 from synergymesh.store.schema import runs, tenants, workflows
 from synergymesh.store.sqlite_errors import UNRECORDABLE
+from synergymesh.store.tenant_writes import (
+    Unrecordable,
+    change_tenant_plan,
+    change_tenant_status,
+    create_tenants,
+    has_tenant,
+    refuse_runs_of_deleted_tenants,
+)
 from synergymesh.store.transactions import transaction
 
+_BAD_UNIT: tuple[type[Exception], ...] = (Unrecordable, *UNRECORDABLE)
 
-class _Unrecordable(Exception):
-    """A change breaks an invariant that no constraint of the schema catches; the message is for the user."""
-
-
-_BAD_UNIT: tuple[type[Exception], ...] = (_Unrecordable, *UNRECORDABLE)
-
+_OfTenant = RunCreated | HourReserved | EstimateLearnt
 _OfRun = RunCreated | RunStarted | CancelRequested | TaskStarted | AttemptFailed | TaskFinished | RunFinished
 
 
@@ -88,7 +96,7 @@ def _record(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Commi
     """Write all units, except those whose idempotency key was used before.
 
     Raises:
-        _Unrecordable, UNRECORDABLE: at least one of the units is bad; what was written has to be rolled back.
+        Unrecordable, UNRECORDABLE: at least one of the units is bad; what was written has to be rolled back.
     """
     earlier = _find_earlier_runs(connection, units)
     pending = _Pending(connection)
@@ -117,7 +125,9 @@ class _Pending:
         "_connection",
         "_created",
         "_ended",
+        "_estimates",
         "_finished",
+        "_reservations",
         "_started",
         "_tasks_started",
         "_tenants",
@@ -130,6 +140,8 @@ class _Pending:
 
     def _clear(self) -> None:
         self._tenants: list[TenantCreated] = []
+        self._reservations: list[HourReserved] = []
+        self._estimates: list[EstimateLearnt] = []
         self._workflows: list[WorkflowStored] = []
         self._created: list[RunCreated] = []
         # An UPDATE that finds several values for a row takes any of them, so the first one is chosen here.
@@ -163,13 +175,20 @@ class _Pending:
                 if (change.run_id, change.tenant_id) in self._ended:
                     self.write()
                 self._cancels.setdefault((change.run_id, change.tenant_id), change)
+            case EstimateLearnt():
+                self._estimates.append(change)
+            case HourReserved():
+                self._reservations.append(change)
             case TenantCreated():
                 self._tenants.append(change)
             case WorkflowStored():
                 self._workflows.append(change)
             case TenantStatusChanged():
                 self.write()
-                self._change_tenant_status(change)
+                change_tenant_status(self._connection, change)
+            case TenantPlanChanged():
+                self.write()
+                change_tenant_plan(self._connection, change)
             case _:
                 assert_never(change)
 
@@ -177,11 +196,15 @@ class _Pending:
         """Write all groups, kind after kind, and forget them."""
         connection = self._connection
         if self._tenants:
-            sql.CREATE_TENANTS.execute(connection, self._tenants)
+            create_tenants(connection, self._tenants)
+        if self._reservations:
+            sql.RESERVE_HOURS.execute(connection, self._reservations)
+        if self._estimates:
+            sql.LEARN_ESTIMATES.execute(connection, self._estimates)
         if self._workflows:
             sql.STORE_WORKFLOWS.execute(connection, self._workflows)
         if self._created:
-            self._refuse_runs_of_deleted_tenants()
+            refuse_runs_of_deleted_tenants(connection, self._created)
             self._write_of_runs(sql.CREATE_RUNS, self._created)
         if self._started:
             self._write_of_runs(sql.START_RUNS, [*self._started.values()])
@@ -211,21 +234,7 @@ class _Pending:
         unknown = {(change.run_id, change.tenant_id) for change in changes}.difference(known)
         if unknown:
             run_id, tenant_id = next(iter(unknown))
-            raise _Unrecordable(f"there is no run {run_id!r} of {tenant_id!r}")
-
-    def _refuse_runs_of_deleted_tenants(self) -> None:
-        deleted = {tenant_id for (tenant_id,) in self._connection.execute(_DELETED_TENANTS)}
-        if not deleted:
-            return
-        for change in self._created:
-            if change.tenant_id in deleted:
-                raise _Unrecordable(f"the tenant {change.tenant_id!r} is deleted")
-
-    def _change_tenant_status(self, change: TenantStatusChanged) -> None:
-        if sql.CHANGE_TENANT_STATUS.execute(self._connection, [change]) == 1:
-            return
-        if self._connection.execute(_HAS_TENANT, {"id": change.tenant_id}).fetchone() is None:
-            raise _Unrecordable(f"there is no tenant {change.tenant_id!r}")
+            raise Unrecordable(f"there is no run {run_id!r} of {tenant_id!r}")
 
 
 # --- look-ups within the transaction --------------------------------------------------------------------------------
@@ -236,10 +245,6 @@ _LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
 _RUNS_OF_IDS = sql.compile_query(
     sa.select(runs.c.run_id, runs.c.tenant_id).where(runs.c.run_id.in_(sa.select(_LIST.c.value)))
 )
-_DELETED_TENANTS = sql.compile_query(
-    sa.select(tenants.c.tenant_id).where(sql.has_status(tenants, [TenantStatus.DELETED]))
-)
-_HAS_TENANT = sql.compile_query(sa.select(tenants.c.tenant_id).where(tenants.c.tenant_id == sa.bindparam("id")))
 _HAS_WORKFLOW = sql.compile_query(
     sa.select(workflows.c.content_hash).where(workflows.c.content_hash == sa.bindparam("id"))
 )
@@ -279,20 +284,20 @@ def _find_earlier_runs(connection: sqlite3.Connection, units: Sequence[Unit]) ->
             continue
         for key, run_id in of_unit:
             if known.setdefault(key, run_id) != run_id:
-                raise _Unrecordable(f"two runs of one unit have the idempotency key {key[1]!r}")
+                raise Unrecordable(f"two runs of one unit have the idempotency key {key[1]!r}")
     return earlier
 
 
 def _explain(connection: sqlite3.Connection, unit: Unit, error: Exception) -> str:
     """Say what is wrong with a unit that was refused: SQLite names no key when a foreign key fails."""
-    if isinstance(error, _Unrecordable):
+    if isinstance(error, Unrecordable):
         return str(error)
     if isinstance(error, sqlite3.IntegrityError) and "FOREIGN KEY" in str(error):
         created = {change.run_id for change in unit if isinstance(change, RunCreated)}
         for change in unit:
+            if isinstance(change, _OfTenant) and not has_tenant(connection, change.tenant_id):
+                return f"there is no tenant {change.tenant_id!r}"
             if isinstance(change, RunCreated):
-                if connection.execute(_HAS_TENANT, {"id": change.tenant_id}).fetchone() is None:
-                    return f"there is no tenant {change.tenant_id!r}"
                 if connection.execute(_HAS_WORKFLOW, {"id": change.content_hash}).fetchone() is None:
                     return f"there is no workflow version {change.content_hash!r}"
             elif isinstance(change, _OfRun) and change.run_id not in created:

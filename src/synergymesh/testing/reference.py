@@ -166,7 +166,8 @@ def random_workflow(seed: int, *, components_max: int = 30, timeout: float | Non
     dice = Random(seed)
     count = dice.randint(1, components_max)
     density = dice.choice((0.05, 0.15, 0.4)) if count > 8 else dice.choice((0.2, 0.5, 0.8))
-    troubles = dice.choice((0.0, 0.05, 0.25))
+    troubles = dice.choice((0.0, 0.03, 0.08, 0.25))
+    needed = dice.choice((0.1, 0.7, 0.9))
     ids = [f"c{number}" for number in range(count)]
     components: list[Component] = []
     scripts: dict[str, Script] = {}
@@ -177,15 +178,17 @@ def random_workflow(seed: int, *, components_max: int = 30, timeout: float | Non
         if dice.random() < troubles:
             ending = dice.choice((_S.FAILED, _S.FAILED, _S.TIMEOUT))
         scripts[component_id] = Script(
-            failures=dice.choice((0, 0, 0, 1, 2)), ending=ending, retries=dice.choice((0, 1, 2, 2))
+            failures=dice.choice((0, 0, 0, 1, 2)),
+            ending=ending,
+            retries=dice.choice((0, 1)) if dice.random() < troubles else 2,
         )
         components.append(
             Component(
                 component_id=component_id,
                 task="scripted",
                 args=(component_id, *used),
-                dependencies=tuple(Dependency(source, dice.random() < 0.75) for source in sources),
-                required=dice.random() < 0.85,
+                dependencies=tuple(Dependency(source, dice.random() < needed) for source in sources),
+                required=dice.random() < needed,
                 priority=dice.randint(-2, 2),
                 weight=dice.choice((0.0, 0.5, 1.0, 3.0)),
                 retry=RetryPolicy(max_retries=scripts[component_id].retries, initial_delay=0.0),

@@ -18,6 +18,7 @@ from synergymesh.ports.store import (
     TaskRecord,
     TaskStarted,
     TenantCreated,
+    TenantPlanChanged,
     WorkflowStored,
 )
 
@@ -33,6 +34,12 @@ def tenant(tenant_id: str = ACME, **fields: Any) -> TenantCreated:
     """Make a tenant that joins."""
     given: dict[str, Any] = {"tenant_name": tenant_id.title(), "tier": "basic", "quota": b"{}", "created_at": 1_000}
     return TenantCreated(tenant_id=tenant_id, **(given | fields))
+
+
+def plan_changed(tenant_id: str = ACME, **fields: Any) -> TenantPlanChanged:
+    """Make a tenant's new plan."""
+    given: dict[str, Any] = {"tier": "enterprise", "quota": b"[1]", "policy": b"[2]", "changed_at": 3_000}
+    return TenantPlanChanged(tenant_id=tenant_id, **(given | fields))
 
 
 def workflow(content_hash: str = HASH, **fields: Any) -> WorkflowStored:
@@ -119,6 +126,8 @@ async def everything(store: Store, run_ids: Sequence[str]) -> list[Any]:
     """Give all that can be read."""
     return [
         await store.list_tenants(),
+        await store.list_reservations(0),
+        await store.list_estimates(),
         await store.list_runs(tenant_id=None, limit=1_000),
         await store.list_tasks(run_ids),
         await store.list_attempts(run_ids),

@@ -9,6 +9,8 @@ from synergymesh.ports.store import (
     CancelRequested,
     Change,
     Committed,
+    EstimateLearnt,
+    HourReserved,
     Refused,
     RunStarted,
     Store,
@@ -25,9 +27,11 @@ from synergymesh.testing.store_changes import (
     finished,
     get_run,
     get_task,
+    plan_changed,
     record,
     task_finished,
     task_started,
+    tenant,
 )
 
 
@@ -60,6 +64,10 @@ class CommitContract:
             (RunStarted("run-nothing", ACME, 2_000), "run-nothing"),
             (CancelRequested("run-nothing", ACME, 2_000), "run-nothing"),
             (TenantStatusChanged("tenant-nobody", TenantStatus.SUSPENDED, 2_000), "tenant-nobody"),
+            (plan_changed("tenant-nobody"), "tenant-nobody"),
+            (tenant("tenant-child", parent_id="tenant-nobody"), "tenant-nobody"),
+            (HourReserved("tenant-nobody", 1, 1), "tenant-nobody"),
+            (EstimateLearnt("tenant-nobody", "checkout", "a", 1), "tenant-nobody"),
         ],
         ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
     )
@@ -98,6 +106,9 @@ class CommitContract:
             task_finished("run-1", "a", status=S.PARTIAL),
             attempt_failed("run-1", "a", status=S.SUCCESS),
             created("run-1", priority=2**80),
+            HourReserved(ACME, 1, -1),
+            HourReserved(ACME, 2**70, 1),
+            EstimateLearnt(ACME, "checkout", "a", -1),
         ],
         ids=lambda change: type(change).__name__,
     )

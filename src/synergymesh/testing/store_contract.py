@@ -28,6 +28,7 @@ from synergymesh.ports.store import (
     TenantStatusChanged,
     WorkflowRecord,
 )
+from synergymesh.testing.store_backlog_contract import BacklogContract
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,
@@ -47,9 +48,10 @@ from synergymesh.testing.store_changes import (
     workflow,
 )
 from synergymesh.testing.store_commit_contract import CommitContract
+from synergymesh.testing.store_tenancy_contract import TenancyContract
 
 
-class StoreContract(CommitContract):
+class StoreContract(CommitContract, TenancyContract, BacklogContract):
     """Test a store; the fixture `database` of the subclass makes stores on one database."""
 
     durable = True

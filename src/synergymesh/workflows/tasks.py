@@ -37,6 +37,8 @@ class Task(Generic[P, R]):
         timeout: seconds for one attempt, or None.
         weight: expected seconds.
         priority: a whole number from -1000 to 1000.
+        memory_mb: MiB of memory that it takes of the tenant's quota while it runs, or None for the default.
+        cpus: CPUs that it takes, or None for the default.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Task(Generic[P, R]):
         timeout: float | None = None,
         weight: float = 1.0,
         priority: int = 0,
+        memory_mb: int | None = None,
+        cpus: float | None = None,
     ) -> None:
         checked = _check_function(function, name)
         functools.update_wrapper(self, function)
@@ -62,12 +66,16 @@ class Task(Generic[P, R]):
                     "Rename the parameter.",
                     field=reserved,
                 )
-        check_settings(owner, weight=weight, priority=priority, retry=retry, timeout=timeout)
+        check_settings(
+            owner, weight=weight, priority=priority, retry=retry, timeout=timeout, memory_mb=memory_mb, cpus=cpus
+        )
         self.is_async = _is_async(function)
         self.retry = retry
         self.timeout = timeout
         self.weight = weight
         self.priority = priority
+        self.memory_mb = memory_mb
+        self.cpus = cpus
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make a component inside a workflow that is being defined, or call the function."""
@@ -95,6 +103,8 @@ class Task(Generic[P, R]):
         priority: int | msgspec.UnsetType = UNSET,
         retry: RetryPolicy | msgspec.UnsetType | None = UNSET,
         timeout: float | msgspec.UnsetType | None = UNSET,
+        memory_mb: int | msgspec.UnsetType | None = UNSET,
+        cpus: float | msgspec.UnsetType | None = UNSET,
     ) -> Callable[..., Any]:
         """Give a function that calls the task with other settings: `price.options(id="total", timeout=3)(order)`.
 
@@ -106,6 +116,8 @@ class Task(Generic[P, R]):
             priority: a whole number from -1000 to 1000.
             retry: a policy, or None for the default one.
             timeout: seconds for one attempt, or None.
+            memory_mb: MiB of memory that it takes of the tenant's quota, or None for the default.
+            cpus: CPUs that it takes, or None for the default.
         """
         settings = Settings(
             component_id=id,
@@ -115,6 +127,8 @@ class Task(Generic[P, R]):
             priority=priority,
             retry=retry,
             timeout=timeout,
+            memory_mb=memory_mb,
+            cpus=cpus,
         )
 
         @functools.wraps(self.function)
@@ -171,6 +185,8 @@ def task(
     timeout: float | None = None,
     weight: float = 1.0,
     priority: int = 0,
+    memory_mb: int | None = None,
+    cpus: float | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -182,7 +198,7 @@ def task(function: Any = None, /, **settings: Any) -> Any:
     Args:
         function: what to wrap; of a task its function is taken.
         settings: name (by default the function's), retry (a RetryPolicy), timeout (seconds for one attempt), weight
-            (expected seconds), priority (-1000 to 1000).
+            (expected seconds), priority (-1000 to 1000), memory_mb, cpus (taken of the tenant's quota).
 
     Raises:
         InvalidWorkflow: the function cannot be a task, or a setting is outside its range.

@@ -42,6 +42,8 @@ class Settings:
     priority: int | msgspec.UnsetType = UNSET
     retry: RetryPolicy | msgspec.UnsetType | None = UNSET
     timeout: float | msgspec.UnsetType | None = UNSET
+    memory_mb: int | msgspec.UnsetType | None = UNSET
+    cpus: float | msgspec.UnsetType | None = UNSET
 
 
 AS_DECLARED = Settings()
@@ -210,6 +212,8 @@ def make_component(
         priority=task.priority if settings.priority is UNSET else settings.priority,
         retry=task.retry if settings.retry is UNSET else settings.retry,
         timeout=task.timeout if settings.timeout is UNSET else settings.timeout,
+        memory_mb=task.memory_mb if settings.memory_mb is UNSET else settings.memory_mb,
+        cpus=task.cpus if settings.cpus is UNSET else settings.cpus,
     )
 
 

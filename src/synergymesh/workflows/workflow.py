@@ -206,6 +206,8 @@ class Workflow:
         priority: int | msgspec.UnsetType = UNSET,
         retry: RetryPolicy | msgspec.UnsetType | None = UNSET,
         timeout: float | msgspec.UnsetType | None = UNSET,
+        memory_mb: int | msgspec.UnsetType | None = UNSET,
+        cpus: float | msgspec.UnsetType | None = UNSET,
     ) -> Workflow:
         """Add a component; give the workflow again.
 
@@ -221,6 +223,8 @@ class Workflow:
             priority: a whole number from -1000 to 1000.
             retry: a policy, or None for the default one.
             timeout: seconds for one attempt, or None.
+            memory_mb: MiB of memory that it takes of the tenant's quota, or None for the default.
+            cpus: CPUs that it takes, or None for the default.
 
         Raises:
             InvalidWorkflow: the arguments do not fit.
@@ -238,6 +242,8 @@ class Workflow:
             priority=priority,
             retry=retry,
             timeout=timeout,
+            memory_mb=memory_mb,
+            cpus=cpus,
         )
         component = make_component(task, component_id, args, kwargs or {}, settings, owner=None)
         register(self._tasks, task, self.name)

@@ -1,0 +1,152 @@
+"""Reads a database for the commands that only look, also while another process owns it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from synergymesh.domain.instants import to_datetime
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
+from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, UnknownRun, UnknownTenant
+
+if TYPE_CHECKING:
+    from synergymesh.engine.views import Run
+    from synergymesh.ports.store import TenantRecord
+    from synergymesh.store.sqlite import SqliteReader
+
+PAGE_RUNS = 1_000
+"""Runs that are read at once."""
+
+LAST = "last"
+"""Stands for the id of the run that was submitted last."""
+
+
+class Reading:
+    """See what is recorded; what is only in the memory of the process that executes is not there."""
+
+    def __init__(self, reader: SqliteReader) -> None:
+        self._reader = reader
+
+    async def tenants(self) -> list[Tenant]:
+        """Give all tenants, oldest first."""
+        return [_tenant_view(record) for record in await self._reader.list_tenants()]
+
+    async def runs(
+        self,
+        *,
+        tenant_id: str | None,
+        statuses: Sequence[ExecutionStatus],
+        workflow: str | None,
+        limit: int,
+        cursor: str | None,
+    ) -> list[Run]:
+        """Give runs without their tasks, newest first."""
+        from synergymesh.engine.views import run_view
+
+        records = await self._reader.list_runs(
+            tenant_id=tenant_id, statuses=statuses, workflow=workflow, before=cursor, limit=limit
+        )
+        return [run_view(record) for record in records]
+
+    async def open_runs(self) -> list[str]:
+        """Give the ids of the runs that are not final, oldest first."""
+        ids: list[str] = []
+        while page := await self._reader.list_open_runs(after=ids[-1] if ids else None, limit=PAGE_RUNS):
+            ids += [record.run_id for record in page]
+        return ids
+
+    async def run(self, run_id: str) -> Run:
+        """Give a run with its tasks; `last` is the one that was submitted last.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
+        from synergymesh.domain.definition import WorkflowDefinition
+        from synergymesh.engine.views import run_view, task_views
+
+        if run_id == LAST:
+            newest = await self._reader.list_runs(tenant_id=None, limit=1)
+            record = newest[0] if newest else None
+        else:
+            record = await self._reader.get_run(run_id, None)
+        if record is None:
+            raise UnknownRun(run_id)
+        run_id = record.run_id
+        workflow = await self._reader.get_workflow(record.content_hash)
+        if workflow is None:
+            raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
+        tasks = task_views(
+            WorkflowDefinition.from_json(workflow.definition),
+            await self._reader.list_tasks([run_id]),
+            await self._reader.list_attempts([run_id]),
+        )
+        return run_view(record, tasks=tasks)
+
+
+def _tenant_view(record: TenantRecord) -> Tenant:
+    import msgspec
+
+    return Tenant(
+        tenant_id=record.tenant_id,
+        tenant_name=record.tenant_name,
+        tier=TenantTier(record.tier),
+        quota=msgspec.json.decode(record.quota, type=ResourceQuota),
+        status=record.status,
+        created_at=to_datetime(record.created_at),
+    )
+
+
+@asynccontextmanager
+async def reading(database: str) -> AsyncIterator[Reading]:
+    """Open a database to look at it."""
+    from synergymesh.store.sqlite import SqliteReader
+
+    need_database(database)
+    reader = SqliteReader(database)
+    await reader.open()
+    try:
+        yield Reading(reader)
+    finally:
+        await reader.close()
+
+
+def find_tenant(tenants: Sequence[Tenant], name_or_id: str) -> Tenant | None:
+    """Find a tenant by its id or its name; None if there is none.
+
+    Raises:
+        InvalidRequest: several have that name.
+    """
+    wanted = name_or_id.strip()
+    found = [t for t in tenants if t.tenant_id == wanted] or [t for t in tenants if t.tenant_name == wanted]
+    if len(found) > 1:
+        ids = ", ".join(t.tenant_id for t in found[:5])
+        raise InvalidRequest(f"{len(found)} tenants are named {wanted!r}. Give the id of one: {ids}.", field="tenant")
+    return found[0] if found else None
+
+
+def need_tenant(tenants: Sequence[Tenant], name_or_id: str) -> Tenant:
+    """Find a tenant by its id or its name.
+
+    Raises:
+        UnknownTenant: there is none.
+        InvalidRequest: several have that name.
+    """
+    tenant = find_tenant(tenants, name_or_id)
+    if tenant is None:
+        raise UnknownTenant(name_or_id)
+    return tenant
+
+
+def need_database(database: str) -> None:
+    """Refuse a database that does not exist, where making a new one is no use.
+
+    Raises:
+        StoreUnavailable: there is no such file.
+    """
+    from synergymesh.store.sqlite_files import parse_address
+
+    path = parse_address(database)
+    if path is None or not path.exists():
+        raise StoreUnavailable(f"there is no database {path or database}. `synergymesh run` makes one.")
