@@ -81,6 +81,7 @@ class Orchestrator:
         shutdown_grace_seconds: how long leaving the context waits for running tasks before it stops them.
         stop_grace_seconds: how long a stopped task may take to end before it is given up.
         payload_bytes_max: limit of an input and of a result, in bytes of JSON.
+        execute: whether tasks are started; False to accept, cancel and administrate only.
         clock: where the time comes from.
 
     Raises:
@@ -98,6 +99,7 @@ class Orchestrator:
         shutdown_grace_seconds: float = 10.0,
         stop_grace_seconds: float = 5.0,
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        execute: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self._max_concurrent = _count(max_concurrent_tasks, CONCURRENT_TASKS_DEFAULT, "max_concurrent_tasks")
@@ -109,6 +111,7 @@ class Orchestrator:
         self._shutdown_grace_seconds = shutdown_grace_seconds
         self._stop_grace_seconds = stop_grace_seconds
         self._payload_bytes_max = _count(payload_bytes_max, PAYLOAD_BYTES_MAX, "payload_bytes_max")
+        self._execute = execute
         self._clock = clock or SystemClock()
         self._parts: _Parts | None = None
 
@@ -141,7 +144,8 @@ class Orchestrator:
             parts.committer.start()
             await parts.tenants.load()
             await parts.recovery.run()
-            parts.dispatcher.start()
+            if self._execute:
+                parts.dispatcher.start()
             parts.maintenance.start()
         except BaseException:
             if self._parts is not None:

@@ -24,26 +24,10 @@ async def administrating(database: str, *, create: bool = False) -> AsyncIterato
     """
     from synergymesh.cli import logs
     from synergymesh.cli.reading import need_database
+    from synergymesh.orchestrator import Orchestrator
 
     logs.configure()
     if not create:
         need_database(database)
-    mesh = _quiet_orchestrator(database)
-    await mesh.start()
-    try:
+    async with Orchestrator(database, execute=False) as mesh:
         yield mesh
-    finally:
-        await mesh.close(grace_seconds=0)
-
-
-def _quiet_orchestrator(database: str) -> Orchestrator:
-    """Make an orchestrator that takes up what is open, and starts none of it."""
-    from synergymesh.orchestrator import Orchestrator
-
-    class Quiet(Orchestrator):
-        def _compose(self, *parts):  # type: ignore[no-untyped-def]
-            composed = super()._compose(*parts)
-            composed.dispatcher.start = lambda: None  # type: ignore[method-assign]
-            return composed
-
-    return Quiet(database)

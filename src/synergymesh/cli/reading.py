@@ -6,14 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
+from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, UnknownRun, UnknownTenant
 
 if TYPE_CHECKING:
     from synergymesh.engine.views import Run
-    from synergymesh.ports.store import TenantRecord
     from synergymesh.store.sqlite import SqliteReader
 
 PAGE_RUNS = 1_000
@@ -31,7 +29,9 @@ class Reading:
 
     async def tenants(self) -> list[Tenant]:
         """Give all tenants, oldest first."""
-        return [_tenant_view(record) for record in await self._reader.list_tenants()]
+        from synergymesh.engine.views import tenant_view
+
+        return [tenant_view(record) for record in await self._reader.list_tenants()]
 
     async def runs(
         self,
@@ -83,19 +83,6 @@ class Reading:
             await self._reader.list_attempts([run_id]),
         )
         return run_view(record, tasks=tasks)
-
-
-def _tenant_view(record: TenantRecord) -> Tenant:
-    import msgspec
-
-    return Tenant(
-        tenant_id=record.tenant_id,
-        tenant_name=record.tenant_name,
-        tier=TenantTier(record.tier),
-        quota=msgspec.json.decode(record.quota, type=ResourceQuota),
-        status=record.status,
-        created_at=to_datetime(record.created_at),
-    )
 
 
 @asynccontextmanager

@@ -14,12 +14,12 @@ from synergymesh.domain.tenants import (
     TIER_PLANS,
     ResourceQuota,
     Tenant,
-    TenantTier,
     check_tenant_name,
     parse_tier,
 )
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.views import tenant_view
 from synergymesh.errors import InvalidRequest, StoreError, TenantNotActive, UnknownTenant
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Change, Committed, Store, TenantCreated, TenantStatusChanged
@@ -38,17 +38,7 @@ class Tenants:
     async def load(self) -> None:
         """Read all tenants from the store."""
         for record in await self._store.list_tenants():
-            quota = msgspec.json.decode(record.quota, type=ResourceQuota)
-            self._admit(
-                Tenant(
-                    tenant_id=record.tenant_id,
-                    tenant_name=record.tenant_name,
-                    tier=TenantTier(record.tier),
-                    quota=quota,
-                    status=record.status,
-                    created_at=to_datetime(record.created_at),
-                )
-            )
+            self._admit(tenant_view(record))
 
     async def create(self, name: object, tier: object, quota: object) -> Tenant:
         """Record a new tenant.

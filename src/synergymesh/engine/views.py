@@ -15,9 +15,10 @@ from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode
 from synergymesh.domain.retry import ErrorInfo
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
+from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,18 @@ class Run:
     recoveries: int
     reason: str | None = None
     tasks: tuple[RunTask, ...] = ()
+
+
+def tenant_view(record: TenantRecord) -> Tenant:
+    """Describe a tenant."""
+    return Tenant(
+        tenant_id=record.tenant_id,
+        tenant_name=record.tenant_name,
+        tier=TenantTier(record.tier),
+        quota=msgspec.json.decode(record.quota, type=ResourceQuota),
+        status=record.status,
+        created_at=to_datetime(record.created_at),
+    )
 
 
 def errors_of(raw: bytes | None) -> dict[str, ErrorInfo]:
