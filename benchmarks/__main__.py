@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import resolver
 from benchmarks.engine import SCENARIOS
 
 GOALS: dict[tuple[str, str], tuple[str, float]] = {
@@ -31,13 +32,16 @@ GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("queued_memory", "bytes_per_tenant"): ("<=", 2_048),
 }
 
+RESOLVER = "resolver"
+
 
 def main() -> None:
     """Run what was asked for, or everything."""
-    wanted = sys.argv[1:] or list(SCENARIOS)
-    unknown = sorted(set(wanted) - set(SCENARIOS))
+    known = [*SCENARIOS, RESOLVER]
+    wanted = sys.argv[1:] or known
+    unknown = sorted(set(wanted) - set(known))
     if unknown:
-        sys.exit(f"unknown scenario {unknown[0]}; known: {', '.join(SCENARIOS)}")
+        sys.exit(f"unknown scenario {unknown[0]}; known: {', '.join(known)}")
     console = Console()
     table = Table("scenario", "figure", "value", "goal", "reached")
     report: dict[str, object] = {
@@ -45,7 +49,7 @@ def main() -> None:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
     }
-    for scenario in wanted:
+    for scenario in [name for name in wanted if name != RESOLVER]:
         console.print(f"{scenario} …", style="dim")
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.engine", scenario], check=True, stdout=subprocess.PIPE, text=True
@@ -56,10 +60,13 @@ def main() -> None:
             sign, goal = GOALS.get((scenario, name), ("", 0.0))
             reached = "" if not sign else ("yes" if (value >= goal) == (sign == ">=") else "NO")
             table.add_row(scenario, name, f"{value:,.2f}", f"{sign} {goal:,g}" if sign else "", reached)
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    if RESOLVER in wanted:
+        report[RESOLVER] = resolver.main()
     out = Path(__file__).parent / "out"
     out.mkdir(exist_ok=True)
-    path = out / "engine.json"
+    path = out / "figures.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 

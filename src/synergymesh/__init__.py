@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synergymesh.domain.analysis import ExecutionPhase
     from synergymesh.domain.definition import Dependency
     from synergymesh.domain.retry import RetryPolicy
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from synergymesh.errors import RunCancelled, RunFailed, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
     from synergymesh.ports.task_context import TaskContext, current_task
+    from synergymesh.resolver.components import DependencyNode
+    from synergymesh.resolver.dependency_resolver import DependencyResolver
     from synergymesh.run_handle import RunHandle
     from synergymesh.workflows.loader import load_workflow, load_workflows
     from synergymesh.workflows.nodes import given, optional, ref
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from synergymesh.workflows.workflow import Workflow, workflow
 
 _HOMES = {
+    "synergymesh.domain.analysis": ("ExecutionPhase",),
     "synergymesh.domain.definition": ("Dependency",),
     "synergymesh.domain.retry": ("RetryPolicy",),
     "synergymesh.domain.states": (
@@ -52,6 +56,8 @@ _HOMES = {
         "TaskContext",
         "current_task",
     ),
+    "synergymesh.resolver.components": ("DependencyNode",),
+    "synergymesh.resolver.dependency_resolver": ("DependencyResolver",),
     "synergymesh.run_handle": ("RunHandle",),
     "synergymesh.workflows.loader": (
         "load_workflow",
@@ -77,6 +83,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Dependency",
+    "DependencyNode",
+    "DependencyResolver",
+    "ExecutionPhase",
     "ExecutionStatus",
     "Orchestrator",
     "Registry",

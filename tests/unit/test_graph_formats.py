@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh import graph_picture
 from synergymesh.errors import CircularDependency, GraphTooLarge, InvalidRequest, UnknownComponent
-from synergymesh.resolver import DependencyResolver
+from synergymesh.resolver import DependencyResolver, picture
 
 NASTY = 'a"b\\c<d>&e\n[x]{y}|#;é漢\N{ZERO WIDTH JOINER}\x07'
 SVG = "{http://www.w3.org/2000/svg}"
@@ -131,12 +130,12 @@ def test_an_empty_graph_has_a_picture_too() -> None:
 
 
 def test_a_picture_has_limits(monkeypatch: pytest.MonkeyPatch, resolver: DependencyResolver) -> None:
-    monkeypatch.setattr(graph_picture, "PICTURE_COMPONENTS_MAX", 4)
-    monkeypatch.setattr(graph_picture, "PICTURE_PLACES_MAX", 5)
+    monkeypatch.setattr(picture, "PICTURE_COMPONENTS_MAX", 4)
+    monkeypatch.setattr(picture, "PICTURE_PLACES_MAX", 5)
     assert resolver.to_svg()
-    monkeypatch.setattr(graph_picture, "PICTURE_PLACES_MAX", 4)
+    monkeypatch.setattr(picture, "PICTURE_PLACES_MAX", 4)
     with pytest.raises(GraphTooLarge, match="places in its picture"):
         resolver.to_svg()
-    monkeypatch.setattr(graph_picture, "PICTURE_COMPONENTS_MAX", 3)
+    monkeypatch.setattr(picture, "PICTURE_COMPONENTS_MAX", 3)
     with pytest.raises(GraphTooLarge, match="4 components to draw, the limit is 3"):
         resolver.to_svg()

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.components import DependencyNode
 from synergymesh.errors import CircularDependency, GraphTooLarge, InvalidRequest, UnknownComponent
 from synergymesh.resolver import DependencyResolver
+from synergymesh.resolver.components import DependencyNode
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "wfformat"
 

@@ -11,18 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from synergymesh import graph_formats, graph_picture
-from synergymesh.component_views import View
-from synergymesh.components import (
-    Component,
-    Dependency,
-    DependencyNode,
-    checked_components,
-    checked_priority,
-    checked_type,
-    checked_workers,
-    edges,
-)
 from synergymesh.domain.analysis import (
     ExecutionPhase,
     Parallelization,
@@ -41,6 +29,18 @@ from synergymesh.domain.graph import (
 from synergymesh.domain.graph_order import GrowingGraph, reach
 from synergymesh.domain.recommendations import Recommendation, recommend
 from synergymesh.errors import GraphTooLarge, InvalidRequest
+from synergymesh.resolver import formats, picture
+from synergymesh.resolver.components import (
+    Component,
+    Dependency,
+    DependencyNode,
+    checked_components,
+    checked_priority,
+    checked_type,
+    checked_workers,
+    edges,
+)
+from synergymesh.resolver.views import View
 
 if TYPE_CHECKING:
     from synergymesh.domain.definition import WorkflowDefinition
@@ -402,14 +402,14 @@ class DependencyResolver:
     def export_graph(self) -> dict[str, Any]:
         """Give the graph, its statistics and recommendations as plain data; `from_json` reads it."""
         return {
-            **graph_formats.document(self._graph),
+            **formats.document(self._graph),
             "statistics": self.get_dependency_stats(),
             "recommendations": self.get_optimization_recommendations(),
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Write `export_graph` as JSON."""
-        return graph_formats.to_json(self.export_graph(), indent=indent)
+        return formats.to_json(self.export_graph(), indent=indent)
 
     @classmethod
     def from_json(cls, source: str | bytes | Mapping[str, Any]) -> Self:
@@ -418,7 +418,7 @@ class DependencyResolver:
         Raises:
             InvalidRequest: it is not such a graph.
         """
-        return cls._of(*graph_formats.from_json(source))
+        return cls._of(*formats.from_json(source))
 
     @classmethod
     def from_definition(cls, definition: WorkflowDefinition) -> Self:
@@ -446,11 +446,11 @@ class DependencyResolver:
 
     def to_dot(self) -> str:
         """Write the graph for Graphviz, dependencies first, the critical path emphasised."""
-        return graph_formats.to_dot(self._frozen())
+        return formats.to_dot(self._frozen())
 
     def to_mermaid(self) -> str:
         """Write the graph as a Mermaid flowchart, the critical path emphasised."""
-        return graph_formats.to_mermaid(self._frozen())
+        return formats.to_mermaid(self._frozen())
 
     def to_svg(self) -> str:
         """Draw the graph in layers, the critical path emphasised.
@@ -458,7 +458,7 @@ class DependencyResolver:
         Raises:
             GraphTooLarge: more components than a picture can show.
         """
-        return graph_picture.to_svg(self._frozen())
+        return picture.to_svg(self._frozen())
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
