@@ -51,15 +51,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "life-1.db"
 
 
-async def until_running_is_recorded(path: Path, count: int) -> None:
-    """Wait until the store knows of so many running tasks."""
-    while True:
-        connection = sqlite3.connect(path)
-        found = connection.execute("SELECT count(*) FROM tasks WHERE status = 'running'").fetchone()[0]
-        connection.close()
-        if found >= count:
-            return
-        await asyncio.sleep(0.002)
+def recorded_as_running(path: Path) -> int:
+    """Count the running tasks that the store knows of."""
+    connection = sqlite3.connect(path)
+    found: int = connection.execute("SELECT count(*) FROM tasks WHERE status = 'running'").fetchone()[0]
+    connection.close()
+    return found
 
 
 async def test_committed_results_are_used_again_and_the_rest_runs_with_the_next_number(
@@ -250,7 +247,7 @@ async def test_a_task_during_which_the_process_dies_three_times_is_quarantined_a
         blocked.clear()
         async with open_mesh(current, workflows=[built, other]) as mesh:
             await asyncio.wait_for(blocked.wait(), 10)
-            await until_running_is_recorded(current, 1)
+            assert recorded_as_running(current) >= 1, "after a crash the store knows of a task before it begins"
             current = crash(current, f"life-{life}")
     async with open_mesh(current, workflows=[built, other]) as mesh:
         with pytest.raises(RunFailed, match="the process died 3 times while this task was running") as caught:
@@ -300,7 +297,7 @@ async def test_suspects_run_one_after_the_other_and_neither_a_cancelled_nor_a_pa
     begun.update({name: asyncio.Event() for name in "abcde"})
     async with open_mesh(current, workflows=workflows.values()) as mesh:
         await asyncio.gather(*(event.wait() for event in begun.values()))
-        await until_running_is_recorded(current, 5)
+        assert recorded_as_running(current) == 5
         current = crash(current, "life-3")
     hold, most = False, 0
     anybody.clear()

@@ -8,14 +8,13 @@ from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
 
-import structlog
-
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut
 from synergymesh.domain.scheduler import Ready, Scheduler
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.executor import Executor
 from synergymesh.ports.store import Committed, TaskStarted
@@ -23,7 +22,7 @@ from synergymesh.ports.store import Committed, TaskStarted
 LONG_TASK_SECONDS = 1.0
 """Attempts that run longer are written down as running, for people and for crash forensics."""
 
-log = structlog.get_logger("synergymesh.engine")
+log = Log("synergymesh.engine")
 
 
 class Attempts:

@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-import structlog
-
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
+from synergymesh.logs import Log
 from synergymesh.ports.store import CommitResult, Store, Unit
 
 BATCH_UNITS_MAX = 2_000
@@ -26,7 +25,7 @@ PASSING = (StoreUnavailable, StoreLocked)
 
 CLOSED = "the orchestrator is closed. Open a new one."
 
-log = structlog.get_logger("synergymesh.engine")
+log = Log("synergymesh.engine")
 
 Answer = CommitResult | StoreError | NotRunning
 

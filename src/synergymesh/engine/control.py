@@ -45,16 +45,17 @@ class Control:
             UnknownTenant: there is none of that id.
             TenantHasOpenRuns: it has open runs, and force is False.
         """
-        tenant = self._tenants.get(tenant_id)
+        before = self._tenants.get(tenant_id)
+        # nothing more is accepted while the runs are counted, so that none is acknowledged and then deleted
+        tenant = await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED)
         open_runs = await self._store.count_runs(tenant_id=tenant_id, statuses=OPEN)
         if open_runs and not force:
+            await self._tenants.set_status(tenant_id, before.status)
             raise TenantHasOpenRuns(tenant_id, open_runs)
-        if open_runs:
-            await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED)
-            for run in self._runs:
-                if run.tenant_id == tenant.tenant_id:
-                    await self._cancel(run)
-                    await self._watching.end_of(run.run_id, tenant_id)
+        for run in self._runs:
+            if run.tenant_id == tenant.tenant_id:
+                await self._cancel(run)
+                await self._watching.end_of(run.run_id, tenant_id)
         await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
         for run in self._runs:
             if run.tenant_id == tenant.tenant_id:  # submitted while all this was under way

@@ -107,7 +107,7 @@ class LiveRun:
         failures, interruptions: by position, earlier attempts that failed by the task's fault, or were shut down.
         crashes: by position, how often the process died while the task ran.
         errors: by position, why tasks failed for good.
-        watchers: are called with every event of the run.
+        watchers: are called with every event of the run, and with None if no more will come although it is not final.
     """
 
     __slots__ = (
@@ -162,7 +162,7 @@ class LiveRun:
         self.crashes: dict[int, int] | None = None
         self.errors: dict[int, ErrorInfo] | None = None
         self.waiters: list[asyncio.Future[RunFinished]] | None = None
-        self.watchers: list[Callable[[RunEvent], None]] | None = None
+        self.watchers: list[Callable[[RunEvent | None], None]] | None = None
 
     def wants(self, position: int) -> bool:
         """Tell whether the task at that position still waits to be started."""

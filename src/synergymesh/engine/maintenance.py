@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
-
 from synergymesh.engine.attempts import Attempts
 from synergymesh.errors import StoreError
+from synergymesh.logs import Log
 from synergymesh.ports.store import Store
 
 TICK_SECONDS = 0.5
@@ -15,7 +14,7 @@ TICK_SECONDS = 0.5
 PURGE_ROWS = 500
 """Rows deleted in one transaction, so that no commit waits long behind it."""
 
-log = structlog.get_logger("synergymesh.engine")
+log = Log("synergymesh.engine")
 
 
 class Maintenance:

@@ -8,7 +8,6 @@ from functools import partial
 from random import Random
 
 import msgspec
-import structlog
 
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode, encode
@@ -19,6 +18,7 @@ from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.errors import InvalidPayload, StoreError, UnknownRun
+from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import (
     AttemptFailed,
@@ -30,7 +30,7 @@ from synergymesh.ports.store import (
     TaskFinished,
 )
 
-log = structlog.get_logger("synergymesh.engine")
+log = Log("synergymesh.engine")
 
 NO_POSITION = -1
 """Stands for the run itself where errors are kept by position."""
@@ -249,6 +249,8 @@ class OpenRuns:
         run.state.cancel_waiting()  # nothing more of it starts
         for attempt in list((run.running or {}).values()):
             attempt.settled = True
+        for watcher in run.watchers or ():
+            watcher(None)
         for waiter in run.waiters or ():
             if not waiter.done():
                 waiter.set_exception(error)

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
-import structlog
-
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.retry import ErrorInfo
 from synergymesh.domain.run_state import RUNNING
@@ -17,6 +15,7 @@ from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns, counted, encode_json
 from synergymesh.engine.versions import Version, Versions
+from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskFinished, TaskRecord
 
@@ -35,7 +34,7 @@ SETTLED_BY_AN_ATTEMPT = (
 
 RecordT = TypeVar("RecordT", TaskRecord, AttemptRecord)
 
-log = structlog.get_logger("synergymesh.engine")
+log = Log("synergymesh.engine")
 
 
 class Recovery:

@@ -50,7 +50,9 @@ class Version:
         }
         self.encoders = [encoders[c.task] for c in components]
         self.tasks = [workflow.tasks[c.task] for c in components]
-        self.source = workflow.source or self.source
+        if workflow.source is not None and workflow.source != self.source:
+            self.source = workflow.source
+            self.stored = False  # the next submission renews what the store says
         self.problem = None
         return True
 

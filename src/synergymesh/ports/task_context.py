@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-import structlog
-
 from synergymesh.errors import InvalidRequest, NotRunning
+from synergymesh.logs import Log
+
+_log = Log("synergymesh.task")
 
 
 class TaskContext:
@@ -44,9 +45,7 @@ class TaskContext:
     @property
     def logger(self) -> Any:
         """Give a structlog logger bound to tenant, run, task and attempt."""
-        return structlog.get_logger("synergymesh.task").bind(
-            tenant_id=self.tenant_id, run_id=self.run_id, task_id=self.task_id, attempt=self.attempt
-        )
+        return _log.bind(tenant_id=self.tenant_id, run_id=self.run_id, task_id=self.task_id, attempt=self.attempt)
 
     def heartbeat(self, progress: float | None = None) -> None:
         """Say that the task is alive, and how far it is.

@@ -6,7 +6,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from synergymesh.errors import StoreCorrupt, StoreError, StoreLocked, StoreUnavailable
+from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreError, StoreLocked, StoreUnavailable
 
 UNRECORDABLE: tuple[type[Exception], ...] = (
     sqlite3.IntegrityError,
@@ -41,6 +41,8 @@ def translate(error: Exception, where: str) -> Exception:
         return _translate_sqlite(error, where)
     if isinstance(error, SQLAlchemyError):
         return StoreError(f"{where}: {error}")
+    if isinstance(error, UnicodeError):
+        return InvalidRequest(f"a text cannot be stored or looked for: {error}. Leave lone surrogates out.")
     if isinstance(error, OSError):
         return StoreUnavailable(f"{where}: {error.strerror or error}. Check the file, its directory and the disk.")
     return error
