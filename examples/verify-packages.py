@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from synergymesh.cli.installed import (
 )
 from synergymesh.cli.output import clean
 from synergymesh.cli.reading import reading
+from synergymesh.domain.tenants import TIER_PLANS
 from synergymesh.errors import StoreUnavailable
 
 TENANTS = {
@@ -78,7 +79,7 @@ DISK_RETRY = RetryPolicy(max_retries=3, initial_delay=0.2, retry_on=(OSError,))
 # --- the work -------------------------------------------------------------------------------------------------------
 
 
-@task(name="verify", retry=DISK_RETRY)
+@task(name="verify")
 def verify(name: str, root: str, needed: list[dict[str, Any]]) -> dict[str, Any]:
     """Check every file of a distribution against its RECORD.
 
@@ -186,7 +187,9 @@ async def submit(
     """Submit the workflow for a tenant, or go on with a run of it that was open when the program started."""
     tenant = next((t for t in await mesh.list_tenants() if t.tenant_name == name), None)
     if tenant is None:
-        tenant = await mesh.create_tenant(name, tier)
+        # the plan's own limits, except that checking the same packages often is not metered by the hour
+        quota = replace(TIER_PLANS[tier].quota, max_tasks_per_hour=1_000_000)
+        tenant = await mesh.create_tenant(name, tier, quota=quota)
     for run in await mesh.list_runs(tenant=tenant.tenant_id, workflow=WORKFLOW):
         if run.id not in open_before:
             continue
@@ -215,7 +218,9 @@ async def verify_for_all(workflow: Workflow, database: str, workers: int, bars: 
     with contextlib.suppress(StoreUnavailable):  # a new database
         async with reading(database) as store:
             open_before = await store.open_runs()
-    async with Orchestrator(database, workflows=[workflow], max_concurrent_tasks=workers) as mesh:
+    async with Orchestrator(
+        database, default_retry=DISK_RETRY, workflows=[workflow], max_concurrent_tasks=workers
+    ) as mesh:
         jobs = [await submit(mesh, workflow, name, tier, open_before) for name, tier in TENANTS.items()]
         for job in jobs:
             bars.add(job, len(workflow.definition.components))

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synergymesh.domain.analysis import ExecutionPhase
     from synergymesh.domain.definition import Dependency
+    from synergymesh.domain.limits import Capacity, CohortShare
+    from synergymesh.domain.queue_views import TenantView
+    from synergymesh.domain.quota import ResourceQuota
     from synergymesh.domain.retry import RetryPolicy
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
-    from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
+    from synergymesh.domain.tenants import Tenant, TenantTier
     from synergymesh.engine.events import RunEvent
+    from synergymesh.engine.explaining import RunExplanation, TaskExplanation
     from synergymesh.engine.views import Run, RunTask
     from synergymesh.errors import RunCancelled, RunFailed, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from synergymesh.resolver.components import DependencyNode
     from synergymesh.resolver.dependency_resolver import DependencyResolver
     from synergymesh.run_handle import RunHandle
+    from synergymesh.settings import Settings, TierSettings, read_settings
     from synergymesh.workflows.loader import load_workflow, load_workflows
     from synergymesh.workflows.nodes import given, optional, ref
     from synergymesh.workflows.registry import Registry
@@ -36,11 +41,12 @@ _HOMES = {
         "ExecutionStatus",
         "TenantStatus",
     ),
-    "synergymesh.domain.tenants": (
-        "ResourceQuota",
-        "Tenant",
-        "TenantTier",
-    ),
+    "synergymesh.domain.limits": ("Capacity", "CohortShare"),
+    "synergymesh.domain.queue_views": ("TenantView",),
+    "synergymesh.domain.quota": ("ResourceQuota",),
+    "synergymesh.domain.tenants": ("Tenant", "TenantTier"),
+    "synergymesh.engine.explaining": ("RunExplanation", "TaskExplanation"),
+    "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
     "synergymesh.engine.events": ("RunEvent",),
     "synergymesh.engine.views": (
         "Run",
@@ -82,6 +88,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Capacity",
+    "CohortShare",
     "Dependency",
     "DependencyNode",
     "DependencyResolver",
@@ -94,21 +102,27 @@ __all__ = [
     "Run",
     "RunCancelled",
     "RunEvent",
+    "RunExplanation",
     "RunFailed",
     "RunHandle",
     "RunTask",
+    "Settings",
     "SynergyMeshError",
     "Task",
     "TaskContext",
+    "TaskExplanation",
     "Tenant",
     "TenantStatus",
     "TenantTier",
+    "TenantView",
+    "TierSettings",
     "Workflow",
     "current_task",
     "given",
     "load_workflow",
     "load_workflows",
     "optional",
+    "read_settings",
     "read_wfformat",
     "ref",
     "task",

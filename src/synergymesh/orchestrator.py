@@ -1,68 +1,36 @@
-"""The asynchronous face of SynergyMesh; the only place that knows which adapters run."""
+"""The asynchronous face of SynergyMesh."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from synergymesh.config import PAYLOAD_BYTES_MAX
+from synergymesh.assembly import Parts, assemble
 from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.payload import decode
+from synergymesh.domain.queue_views import TenantView
+from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
-from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
-from synergymesh.engine.attempts import Attempts
-from synergymesh.engine.committer import Committer
-from synergymesh.engine.control import OPEN, Control
-from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.domain.tenants import Tenant, TenantTier
+from synergymesh.engine.control import OPEN
 from synergymesh.engine.events import RunEvent
+from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.maintenance import Maintenance
-from synergymesh.engine.open_runs import OpenRuns
-from synergymesh.engine.recovery import Recovery
-from synergymesh.engine.submission import Submission
-from synergymesh.engine.tenants import Tenants
-from synergymesh.engine.versions import Versions
 from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
-from synergymesh.engine.watching import Watching
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
-from synergymesh.executors.loop import LoopExecutor
-from synergymesh.executors.thread import ThreadExecutor
 from synergymesh.ports.clock import Clock, SystemClock
-from synergymesh.ports.executor import Executor
-from synergymesh.ports.store import Store
 from synergymesh.run_handle import RunHandle
+from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
 from synergymesh.workflows.registry import Registry
 from synergymesh.workflows.workflow import Workflow
 
-CONCURRENT_TASKS_DEFAULT = 256
-"""Tasks at the same time over all tenants: two enterprise tenants at their limit, and threads that a machine bears."""
-
 PAGE_RUNS_MAX = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """Hold what a started orchestrator is made of."""
-
-    store: Store
-    executors: Mapping[str, Executor]
-    committer: Committer
-    runs: OpenRuns
-    attempts: Attempts
-    dispatcher: Dispatcher
-    tenants: Tenants
-    submission: Submission
-    recovery: Recovery
-    control: Control
-    watching: Watching
-    maintenance: Maintenance
 
 
 class Orchestrator:
@@ -83,6 +51,7 @@ class Orchestrator:
         payload_bytes_max: limit of an input and of a result, in bytes of JSON.
         execute: whether tasks are started; False to accept, cancel and administrate only.
         clock: where the time comes from.
+        settings: everything else; what is not given here comes from `SYNERGYMESH_…` variables and `synergymesh.toml`.
 
     Raises:
         InvalidRequest: an argument cannot be accepted.
@@ -90,30 +59,36 @@ class Orchestrator:
 
     def __init__(
         self,
-        database: str = "sqlite:///synergymesh.db",
+        database: str | None = None,
         *,
         workflows: Iterable[Workflow] = (),
         max_concurrent_tasks: int | None = None,
-        synchronous: Literal["full", "normal"] = "full",
+        synchronous: Literal["full", "normal"] | None = None,
         default_retry: RetryPolicy = DEFAULT_RETRY,
-        shutdown_grace_seconds: float = 10.0,
-        stop_grace_seconds: float = 5.0,
-        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        shutdown_grace_seconds: float | None = None,
+        stop_grace_seconds: float | None = None,
+        payload_bytes_max: int | None = None,
         execute: bool = True,
         clock: Clock | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        self._max_concurrent = _count(max_concurrent_tasks, CONCURRENT_TASKS_DEFAULT, "max_concurrent_tasks")
+        given = {
+            "database": database,
+            "max_concurrent_tasks": max_concurrent_tasks,
+            "synchronous": synchronous,
+            "shutdown_grace_seconds": shutdown_grace_seconds,
+            "stop_grace_seconds": stop_grace_seconds,
+            "payload_bytes_max": payload_bytes_max,
+        }
+        self.settings = change_settings(settings, {name: value for name, value in given.items() if value is not None})
         self._registry = Registry()
         for workflow in workflows:
             self._registry.add(workflow)
-        self._database = SqliteStore(database, synchronous=synchronous)
+        self._database = SqliteStore(self.settings.database, synchronous=self.settings.synchronous)
         self._default_retry = default_retry
-        self._shutdown_grace_seconds = shutdown_grace_seconds
-        self._stop_grace_seconds = stop_grace_seconds
-        self._payload_bytes_max = _count(payload_bytes_max, PAYLOAD_BYTES_MAX, "payload_bytes_max")
         self._execute = execute
         self._clock = clock or SystemClock()
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
 
     # --- start and end --------------------------------------------------------------------------------------------
 
@@ -137,10 +112,10 @@ class Orchestrator:
         await store.open()
         try:
             await store.begin_incarnation()
-            executors: dict[str, Executor] = {"loop": LoopExecutor(), "thread": ThreadExecutor(self._max_concurrent)}
-            for executor in executors.values():
+            parts = assemble(store, self.settings, self._registry, self._default_retry, self._clock)
+            self._parts = parts
+            for executor in parts.executors.values():
                 await executor.start()
-            self._parts = parts = self._compose(store, executors)
             parts.committer.start()
             await parts.tenants.load()
             await parts.recovery.run()
@@ -154,33 +129,6 @@ class Orchestrator:
             await store.close()
             raise
 
-    def _compose(self, store: Store, executors: Mapping[str, Executor]) -> _Parts:
-        clock = self._clock
-        committer = Committer(store)
-        scheduler: Scheduler[LiveRun] = Scheduler(self._max_concurrent)
-        runs = OpenRuns(committer, clock, payload_bytes_max=self._payload_bytes_max)
-        attempts = Attempts(scheduler, runs, committer, executors, clock, stop_grace_seconds=self._stop_grace_seconds)
-        dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
-        tenants = Tenants(store, committer, dispatcher, clock)
-        versions = Versions(store, self._registry, self._default_retry, self._payload_bytes_max)
-        watching = Watching(store, runs)
-        return _Parts(
-            store=store,
-            executors=executors,
-            committer=committer,
-            runs=runs,
-            attempts=attempts,
-            dispatcher=dispatcher,
-            tenants=tenants,
-            submission=Submission(
-                tenants, versions, committer, runs, dispatcher, clock, payload_bytes_max=self._payload_bytes_max
-            ),
-            recovery=Recovery(store, versions, runs, dispatcher, clock),
-            control=Control(store, tenants, runs, attempts, watching),
-            watching=watching,
-            maintenance=Maintenance(store, attempts),
-        )
-
     async def close(self, *, grace_seconds: float | None = None) -> None:
         """Let running tasks end within the grace period, stop the rest, record everything, release the database.
 
@@ -192,7 +140,9 @@ class Orchestrator:
             return
         await parts.maintenance.close()
         parts.dispatcher.stop()
-        await parts.attempts.drain(self._shutdown_grace_seconds if grace_seconds is None else grace_seconds)
+        grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
+        await parts.attempts.drain(grace)
+        parts.maintenance.record_learnt()
         await parts.committer.close()
         parts.watching.close()
         for executor in parts.executors.values():
@@ -206,7 +156,13 @@ class Orchestrator:
     # --- tenants --------------------------------------------------------------------------------------------------
 
     async def create_tenant(
-        self, tenant_name: str, tier: TenantTier | str = TenantTier.BASIC, *, quota: ResourceQuota | None = None
+        self,
+        tenant_name: str,
+        tier: TenantTier | str = TenantTier.BASIC,
+        *,
+        quota: ResourceQuota | None = None,
+        parent: str | None = None,
+        share: CohortShare | None = None,
     ) -> Tenant:
         """Make a tenant.
 
@@ -214,11 +170,51 @@ class Orchestrator:
             tenant_name: a name for people; it need not be unique.
             tier: its plan.
             quota: its own limits instead of the tier's.
+            parent: the tenant whose quota it shares, for a sub-tenant.
+            share: what of that quota it gets whenever it wants it, may borrow, and lends.
 
         Raises:
-            InvalidRequest: name, tier or quota cannot be accepted.
+            InvalidRequest: a value cannot be accepted.
+            UnknownTenant: there is no such parent.
+            FeatureNotEnabled: the parent's tier has no sub-tenants.
         """
-        return await self._running.tenants.create(tenant_name, tier, quota)
+        return await self._running.tenants.create(tenant_name, tier, quota, parent, share)
+
+    async def set_tier(self, tenant_id: str, tier: TenantTier | str) -> Tenant:
+        """Give a tenant another plan with its quota, from the next dispatch on; what runs goes on.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: there is no such tier.
+        """
+        return await self._running.tenants.change_plan(tenant_id, tier=tier)
+
+    async def set_quota(self, tenant_id: str, quota: ResourceQuota) -> Tenant:
+        """Give a tenant other limits, from the next dispatch on; what runs goes on, whatever they are.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: it is no quota.
+        """
+        return await self._running.tenants.change_plan(tenant_id, quota=quota)
+
+    async def set_weight(self, tenant_id: str, weight: int | None) -> Tenant:
+        """Give a tenant another weight in the fair queue than its tier's; None for the tier's.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: the weight is outside its range.
+        """
+        return await self._running.tenants.change_plan(tenant_id, weight=weight)
+
+    async def throttle_tenant(self, tenant_id: str, percent: int | None) -> Tenant:
+        """Let a tenant use only that percentage of its own limits at a time; None for all of them.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: percent is not from 1 to 100.
+        """
+        return await self._running.tenants.change_plan(tenant_id, throttle_percent=percent)
 
     async def get_tenant(self, tenant_id: str) -> Tenant:
         """Give a tenant.
@@ -376,6 +372,18 @@ class Orchestrator:
         """
         return await self._running.control.cancel_run(run_id, tenant)
 
+    async def explain(self, run_id: str, *, tenant: str | None = None) -> RunExplanation:
+        """Say why a run does not go on: what each waiting task waits for, its place in the queue, and when it starts.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        return await self._running.explaining.run(run_id, tenant)
+
+    async def queue(self) -> list[TenantView]:
+        """Describe every tenant's queue: what waits and runs, its share, its use of each limit, what holds it."""
+        return self._running.explaining.queue()
+
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
         """Give the handle of a run that was submitted earlier, by another process say."""
         return RunHandle(self, run_id, tenant)
@@ -402,7 +410,7 @@ class Orchestrator:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     @property
-    def _running(self) -> _Parts:
+    def _running(self) -> Parts:
         if self._parts is None:
             raise NotRunning(
                 "the orchestrator is not started, or closed. Use it inside `async with Orchestrator(...)`."
@@ -411,14 +419,6 @@ class Orchestrator:
 
     def _live(self, run_id: str) -> LiveRun | None:
         return self._running.runs.get(run_id)
-
-
-def _count(value: int | None, default: int, field: str) -> int:
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000_000:
-        raise InvalidRequest(f"{field} must be a whole number of at least 1, not {value!r}.", field=field)
-    return value
 
 
 def _statuses(status: ExecutionStatus | str | Sequence[ExecutionStatus | str]) -> list[ExecutionStatus]:

@@ -73,7 +73,8 @@ async def main(database: Path, disk: Any) -> dict[str, Any]:
     small = Workflow("small").add(work, id="s", args=["s"])
     seen: dict[str, Any] = {}
     async with Orchestrator(f"sqlite:///{database}") as mesh:
-        tenant = (await mesh.create_tenant("A", quota=ResourceQuota(max_concurrent_tasks=50))).tenant_id
+        quota = ResourceQuota(max_concurrent_tasks=50, max_tasks_per_hour=1_000_000, rate_limit_per_second=1_000)
+        tenant = (await mesh.create_tenant("A", quota=quota)).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         while len(effects) < 10:  # noqa: ASYNC110
             await asyncio.sleep(0.001)

@@ -130,8 +130,11 @@ async def live(database: str, ready: int, mode: str) -> None:
     async with Orchestrator(f"sqlite:///{database}", synchronous="normal") as mesh:
         tenants = [tenant.tenant_id for tenant in await mesh.list_tenants()]
         while len(tenants) < 3:
-            quota = ResourceQuota(max_concurrent_tasks=3 + len(tenants))
-            tenants.append((await mesh.create_tenant("T", list(TenantTier)[len(tenants)], quota=quota)).tenant_id)
+            quota = ResourceQuota(
+                max_concurrent_tasks=3 + len(tenants), max_tasks_per_hour=1_000_000, rate_limit_per_second=1_000_000
+            )
+            tenants.append((await mesh.create_tenant("T", TenantTier.ENTERPRISE, quota=quota)).tenant_id)
+            await mesh.set_weight(tenants[-1], 4 ** (len(tenants) - 1))
         if mode == "submit":
             await until_no_task_is_on_its_last_chance(mesh)
         os.write(ready, b"R")

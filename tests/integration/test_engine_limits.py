@@ -70,7 +70,9 @@ async def test_no_tenant_ever_runs_more_than_its_quota_and_all_never_more_than_t
         handles = []
         for number, limit in enumerate((1, 3, 7)):
             quota = ResourceQuota(max_concurrent_tasks=limit)
-            tenant = await mesh.create_tenant(f"t{number}", list(TenantTier)[number], quota=quota)
+            tenant = await mesh.create_tenant(
+                f"t{number}", (TenantTier.PROFESSIONAL, TenantTier.ENTERPRISE)[number % 2], quota=quota
+            )
             limits[tenant.tenant_id] = limit
         for _ in range(6):
             handles += [await mesh.submit(built, tenant=tenant_id) for tenant_id in limits]
@@ -90,8 +92,8 @@ async def test_a_flood_of_one_tenant_does_not_hold_up_another_one() -> None:
 
     built = Workflow("w").add(work, weight=0.001)
     async with Orchestrator(":memory:", max_concurrent_tasks=1) as mesh:
-        flood = (await mesh.create_tenant("flood")).tenant_id
-        quiet = (await mesh.create_tenant("quiet")).tenant_id
+        flood = (await mesh.create_tenant("flood", "enterprise")).tenant_id
+        quiet = (await mesh.create_tenant("quiet", "enterprise")).tenant_id
         for tenant_id in (flood, quiet):
             await mesh.suspend_tenant(tenant_id)
         for tenant_id in (flood, quiet):
@@ -118,7 +120,7 @@ async def started_in_order(mesh: Orchestrator, submissions: list[dict[str, objec
     async def note(name: str) -> None:
         order.append(name)
 
-    narrow = (await mesh.create_tenant("narrow", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+    narrow = (await mesh.create_tenant("narrow", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
     handles = [await mesh.submit(Workflow("block").add(block), tenant=narrow)]
     await taken.wait()
     for submission in submissions:
@@ -142,7 +144,7 @@ async def test_priorities_of_components_order_them_within_a_run(mesh: Orchestrat
     async def note() -> None:
         order.append(current_task().task_id)
 
-    narrow = (await mesh.create_tenant("narrow", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+    narrow = (await mesh.create_tenant("narrow", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
     built = Workflow("w")
     for name, priority in (("low", -7), ("high", 9), ("middle", 0)):
         built.add(note, id=name, priority=priority)
@@ -156,7 +158,7 @@ async def test_the_longest_remaining_path_goes_first(mesh: Orchestrator) -> None
     async def note() -> None:
         order.append(current_task().task_id)
 
-    narrow = (await mesh.create_tenant("narrow", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+    narrow = (await mesh.create_tenant("narrow", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
     built = Workflow("w").add(note, id="short", weight=2.0).add(note, id="head", weight=1.0)
     built.add(note, id="tail", depends_on=["head"], weight=5.0)
     await (await mesh.submit(built, tenant=narrow)).result(10)
@@ -252,7 +254,7 @@ async def test_suspending_survives_a_restart(open_mesh: object) -> None:
 
     built = Workflow("w", source="nowhere:built").add(work)
     async with open_mesh() as mesh:  # type: ignore[operator]
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant, not_before=datetime.now(UTC) + timedelta(seconds=0.3))
         await mesh.suspend_tenant(tenant)
     async with open_mesh(workflows=[built]) as mesh:  # type: ignore[operator]

@@ -126,7 +126,7 @@ async def test_retries_wait_as_long_as_the_policy_says(mesh: Orchestrator, tenan
 
 
 async def test_a_retry_that_waits_holds_no_slot(mesh: Orchestrator) -> None:
-    narrow = await mesh.create_tenant("narrow", quota=ResourceQuota(max_concurrent_tasks=1))
+    narrow = await mesh.create_tenant("narrow", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))
 
     async def hopeless() -> None:
         raise OSError("no")
@@ -172,7 +172,7 @@ async def test_the_orchestrators_policy_is_for_tasks_that_have_none() -> None:
     built = Workflow("w").add(fail, id="a", args=["a"])
     built.add(fail, id="b", args=["b"], retry=RetryPolicy(max_retries=0))
     async with Orchestrator(":memory:", default_retry=RetryPolicy(max_retries=1, initial_delay=0.0)) as mesh:
-        tenant = await mesh.create_tenant("A")
+        tenant = await mesh.create_tenant("A", "enterprise")
         with pytest.raises(RunFailed):
             await (await mesh.submit(built, tenant=tenant.tenant_id)).result(10)
     assert sorted(attempts) == ["a", "a", "b"]
@@ -275,7 +275,7 @@ async def test_a_task_that_always_takes_too_long_ends_as_timeout(mesh: Orchestra
 async def test_a_function_in_a_thread_that_takes_too_long_is_told_and_its_slot_stays_taken_until_it_ends(
     mesh: Orchestrator,
 ) -> None:
-    narrow = (await mesh.create_tenant("narrow", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+    narrow = (await mesh.create_tenant("narrow", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
     let_go = threading.Event()
     told: list[bool] = []
 

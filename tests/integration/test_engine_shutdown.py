@@ -32,7 +32,7 @@ async def test_a_task_that_ends_within_the_grace_period_is_recorded_and_its_depe
 
     built = Workflow("w").add(short, id="a").add(after, id="b", depends_on=["a"])
     async with open_mesh(shutdown_grace_seconds=10.0) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         waiting = asyncio.create_task(handle.result())
         await running.wait()
@@ -61,7 +61,7 @@ async def test_a_task_that_is_interrupted_goes_on_with_the_next_attempt_and_keep
 
     built = Workflow("w").add(work, id="t", retry=RetryPolicy(max_retries=1, initial_delay=0.0))
     async with open_mesh() as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         await running.wait()
     async with open_mesh(workflows=[built]) as mesh:
@@ -86,7 +86,7 @@ async def test_a_function_in_a_thread_is_told_to_stop_and_nobody_waits_for_it(op
     built = Workflow("w").add(stubborn, id="t")
     async with asyncio.timeout(5):
         async with open_mesh() as mesh:
-            tenant = (await mesh.create_tenant("A")).tenant_id
+            tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
             handle = await mesh.submit(built, tenant=tenant)
             await asyncio.to_thread(running.wait, 10)
     let_go.set()
@@ -114,7 +114,7 @@ async def test_a_task_that_swallows_its_interruption_holds_up_the_end_only_for_t
     built = Workflow("w").add(stubborn, id="t")
     async with asyncio.timeout(5):
         async with open_mesh() as mesh:
-            tenant = (await mesh.create_tenant("A")).tenant_id
+            tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
             handle = await mesh.submit(built, tenant=tenant)
             await running.wait()
     let_go.set()
@@ -134,7 +134,7 @@ async def test_a_task_that_waits_for_its_retry_does_not_hold_up_the_end_and_wait
 
     built = Workflow("w").add(work, id="t", retry=RetryPolicy(initial_delay=0.4))
     async with open_mesh() as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         async for event in handle.events():
             if event.status is S.RETRYING:
@@ -154,7 +154,7 @@ async def test_an_orchestrator_can_be_started_again_after_its_end(open_mesh: Ope
 
     mesh = open_mesh()
     async with mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         first = await mesh.submit(Workflow("w").add(work), tenant=tenant)
         await first.result(10)
     async with mesh:
@@ -168,7 +168,7 @@ async def test_the_end_leaves_no_thread_and_no_asyncio_task_behind(open_mesh: Op
 
     before = set(threading.enumerate())
     async with open_mesh() as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         await (await mesh.submit(Workflow("w").add(work), tenant=tenant)).result(10)
     for thread in set(threading.enumerate()) - before:
         await asyncio.to_thread(thread.join, 5)

@@ -42,7 +42,7 @@ async def test_results_are_kept_while_the_disk_is_full_and_recorded_once_there_i
     store = with_faults(mesh)
     gate, effects = asyncio.Event(), []
     async with mesh:
-        tenant = (await mesh.create_tenant("A", quota=roomy)).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         handle = await mesh.submit(gated(5, gate, effects), tenant=tenant)
         while not effects:  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -71,14 +71,14 @@ async def test_submissions_that_find_the_disk_full_are_refused_and_nothing_of_th
     gate = asyncio.Event()
     gate.set()
     async with mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         store.error = FULL
         refusals = await asyncio.gather(
             *(mesh.submit(gated(1, gate, []), tenant=tenant) for _ in range(20)), return_exceptions=True
         )
         assert all(isinstance(refusal, StoreUnavailable) for refusal in refusals)
         with pytest.raises(StoreUnavailable):
-            await mesh.create_tenant("B")
+            await mesh.create_tenant("B", "enterprise")
         store.error = None
         assert await mesh.list_runs() == []
         assert len(await mesh.list_tenants()) == 1
@@ -101,7 +101,7 @@ async def test_tasks_that_waited_while_too_much_was_unwritten_start_when_it_is_w
         return number
 
     async with mesh:
-        tenant = (await mesh.create_tenant("A", quota=roomy)).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         handles = [await mesh.submit(Workflow("w").add(work, args=[n]), tenant=tenant) for n in range(40)]
         store.error = FULL
         gate.set()
@@ -135,7 +135,7 @@ async def test_a_run_whose_result_could_not_be_recorded_never_ends_without_it(
         isinstance(change, TaskFinished) and change.component_id == "early" for unit in units for change in unit
     )
     async with mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         with pytest.raises(StoreError, match="does not pass"):
             await handle.result(5)
@@ -172,7 +172,7 @@ async def test_a_run_that_lost_a_result_starts_nothing_more_and_does_not_end(wit
         isinstance(change, TaskFinished) and change.component_id == "early" for unit in units for change in unit
     )
     async with mesh:
-        tenant = (await mesh.create_tenant("A", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
         handle = await mesh.submit(built.returns(None), tenant=tenant)
         await begun["early"].wait()
         # it takes the slot that the lost task gives back, so that the other one has to wait
@@ -204,7 +204,7 @@ async def test_closing_on_a_full_disk_does_not_hang_and_the_next_start_runs_what
     store = with_faults(mesh)
     async with asyncio.timeout(10):
         async with mesh:
-            tenant = (await mesh.create_tenant("A")).tenant_id
+            tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
             store.error = FULL
             store.fails = lambda units: any(isinstance(c, TaskFinished) for unit in units for c in unit)
             handle = await mesh.submit(built, tenant=tenant)
@@ -242,7 +242,7 @@ async def test_an_error_after_the_write_is_repeated_without_harm(with_faults: Ca
         before = [ref(f"t{number - 1}")] if number else []
         built.add(work, id=f"t{number}", args=[f"t{number}", *before], retry=RetryPolicy(initial_delay=0.0))
     async with mesh:
-        tenant = (await mesh.create_tenant("A", quota=roomy)).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         assert await handle.result(10) == "t5"
         run = await mesh.get_run(handle.id)

@@ -77,7 +77,7 @@ async def test_of_concurrent_submissions_with_one_key_and_different_inputs_one_w
 
 
 async def test_two_tenants_may_use_the_same_key(mesh: Orchestrator, tenant: str) -> None:
-    other = (await mesh.create_tenant("Other")).tenant_id
+    other = (await mesh.create_tenant("Other", "enterprise")).tenant_id
     first = await mesh.submit(doubled, tenant=tenant, input={"x": 1}, idempotency_key="k")
     second = await mesh.submit(doubled, tenant=other, input={"x": 2}, idempotency_key="k")
     assert (await first.result(10), await second.result(10)) == (2, 4)
@@ -107,7 +107,7 @@ async def test_a_run_that_is_acknowledged_goes_on_though_its_submitter_gave_up(m
 
 
 async def test_another_tenants_run_is_simply_not_found(mesh: Orchestrator, tenant: str) -> None:
-    other = (await mesh.create_tenant("Other")).tenant_id
+    other = (await mesh.create_tenant("Other", "enterprise")).tenant_id
     handle = await mesh.submit(doubled, tenant=tenant, input={"x": 1})
     await handle.result(10)
     foreign = mesh.handle(handle.id, tenant=other)
@@ -129,7 +129,7 @@ async def test_another_tenants_run_is_simply_not_found(mesh: Orchestrator, tenan
 
 
 async def test_a_running_run_of_another_tenant_is_not_found_either(mesh: Orchestrator, tenant: str) -> None:
-    other = (await mesh.create_tenant("Other")).tenant_id
+    other = (await mesh.create_tenant("Other", "enterprise")).tenant_id
     running = asyncio.Event()
 
     async def long() -> None:
@@ -203,7 +203,7 @@ async def test_what_a_deleted_tenant_left_is_purged(open_mesh: Callable[..., Orc
     import sqlite3
 
     async with open_mesh() as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         for n in range(20):
             await (await mesh.submit(doubled, tenant=tenant, input={"x": n})).result(10)
         await mesh.delete_tenant(tenant)
@@ -221,7 +221,7 @@ async def test_a_run_submitted_while_its_tenant_is_deleted_is_refused_or_gone_an
 ) -> None:
     async with open_mesh() as mesh:
         for _ in range(20):
-            tenant = (await mesh.create_tenant("A")).tenant_id
+            tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
             answers = await asyncio.gather(
                 mesh.submit(doubled, tenant=tenant, input={"x": 1}),
                 mesh.delete_tenant(tenant),
@@ -242,9 +242,9 @@ async def test_a_run_submitted_while_its_tenant_is_deleted_is_refused_or_gone_an
 async def test_an_orchestrator_that_is_not_started_or_is_closed_says_so() -> None:
     mesh = Orchestrator(":memory:")
     with pytest.raises(NotRunning):
-        await mesh.create_tenant("A")
+        await mesh.create_tenant("A", "enterprise")
     async with mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(doubled, tenant=tenant, input={"x": 1})
         await handle.result(10)
     for ask in (
@@ -272,7 +272,7 @@ async def test_calls_that_race_with_the_end_are_answered(mesh: Orchestrator, ten
     calls: list[Any] = [
         handle.result(),
         mesh.submit(doubled, tenant=tenant, input={"x": 1}),
-        mesh.create_tenant("B"),
+        mesh.create_tenant("B", "enterprise"),
         handle.cancel(),
         mesh.delete_tenant(tenant, force=True),
         mesh.get_run(handle.id),

@@ -161,7 +161,7 @@ async def test_followers_and_waiters_of_a_run_that_is_still_open_at_the_end_are_
         await asyncio.sleep(3_600)
 
     async with open_mesh() as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(Workflow("w").add(long), tenant=tenant)
         waiting = asyncio.create_task(handle.result())
 

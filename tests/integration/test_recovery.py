@@ -75,7 +75,7 @@ async def test_committed_results_are_used_again_and_the_rest_runs_with_the_next_
     built = Workflow("w").add(step, id="a", args=["a"]).add(step, id="b", args=["b", ref("a")])
     built.add(step, id="c", args=["c", ref("b"), ref("a")])
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         await blocked.wait()
         copy = crash(path, "life-2")
@@ -102,7 +102,7 @@ async def test_recoveries_do_not_use_up_a_tasks_retries(open_mesh: Open, path: P
 
     built = Workflow("w").add(work, id="t", retry=RetryPolicy(max_retries=2, initial_delay=0.0))
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         await blocked.wait()
         copy = crash(path, "life-2")
@@ -121,7 +121,7 @@ async def test_a_retry_delay_goes_on_after_a_crash(open_mesh: Open, path: Path) 
 
     built = Workflow("w").add(work, id="t", retry=RetryPolicy(initial_delay=0.4))
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         async for event in handle.events():
             if event.status is S.RETRYING:
@@ -141,7 +141,7 @@ async def test_a_moment_goes_on_after_a_crash(open_mesh: Open, path: Path) -> No
     built = Workflow("w").add(work, id="t")
     moment = datetime.now(UTC) + timedelta(seconds=0.4)
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant, not_before=moment)
         copy = crash(path, "life-2")
     async with open_mesh(copy, workflows=[built]) as mesh:
@@ -167,7 +167,7 @@ async def test_a_wish_to_cancel_survives_a_crash(open_mesh: Open, path: Path) ->
 
     built = Workflow("w").add(stubborn, id="a", args=["a"]).add(stubborn, id="b", args=["b"], depends_on=["a"])
     async with open_mesh(path, stop_grace_seconds=1.0) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         await blocked.wait()
         await handle.cancel()
@@ -197,7 +197,7 @@ async def test_failures_skips_and_keys_survive_a_crash(open_mesh: Open, path: Pa
     no = RetryPolicy(max_retries=0)
     built = Workflow("w").add(fail, id="a", retry=no).add(work, id="b", depends_on=["a"]).add(work, id="c")
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant, idempotency_key="k")
         await blocked.wait()
         while (await mesh.get_run(handle.id)).tasks[0].status is not S.FAILED:  # noqa: ASYNC110
@@ -237,7 +237,7 @@ async def test_a_task_during_which_the_process_dies_three_times_is_quarantined_a
     other = Workflow("harmless").add(harmless, args=[3])
     current = path
     async with open_mesh(current) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         others = [await mesh.submit(other, tenant=tenant) for _ in range(5)]
         await blocked.wait()
@@ -344,7 +344,7 @@ async def test_a_run_whose_workflow_cannot_be_found_waits_with_that_reason_until
     built = hidden()
     assert built.source is None
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         later = datetime.now(UTC) + timedelta(seconds=0.3)
         handle = await mesh.submit(built, tenant=tenant, input={"x": 1}, not_before=later)
     async with open_mesh(path) as mesh:
@@ -369,7 +369,7 @@ async def test_a_run_whose_workflow_cannot_be_found_waits_with_that_reason_until
 
 async def test_a_run_that_waits_for_its_code_can_be_cancelled(open_mesh: Open, path: Path) -> None:
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         later = datetime.now(UTC) + timedelta(seconds=0.3)
         handle = await mesh.submit(hidden(), tenant=tenant, input={"x": 1}, not_before=later)
     async with open_mesh(path) as mesh:
@@ -391,7 +391,7 @@ async def test_a_workflow_in_a_file_is_found_again_and_one_that_changed_too_much
     )
     file.write_text(source.format("work"))
     async with open_mesh(path) as mesh:
-        tenant = (await mesh.create_tenant("A")).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         moments = [datetime.now(UTC) + timedelta(seconds=0.3)] * 2
         first, second = [await mesh.submit(load_workflow(file), tenant=tenant, not_before=moment) for moment in moments]
         copy = crash(path, "life-2")
@@ -466,7 +466,7 @@ async def test_random_workflows_that_are_interrupted_again_and_again_end_as_the_
     known: dict[int, dict[tuple[str, str], str]] = {}
     current = path
     async with open_mesh(current) as mesh:
-        tenant = (await mesh.create_tenant("A", quota=roomy)).tenant_id
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         handles = {name: await mesh.submit(built, tenant=tenant) for name, built in workflows.items()}
         current = crash(current, "life-2")
     for life in range(2, 11):

@@ -25,7 +25,7 @@ shared = Workflow("shared").add(who)
 
 async def test_two_orchestrators_run_the_same_workflow_side_by_side_and_know_nothing_of_each_other() -> None:
     async with Orchestrator(":memory:") as first, Orchestrator(":memory:") as second:
-        tenants = [(await mesh.create_tenant("A")).tenant_id for mesh in (first, second)]
+        tenants = [(await mesh.create_tenant("A", "enterprise")).tenant_id for mesh in (first, second)]
         handles = [
             [await mesh.submit(shared, tenant=tenant, idempotency_key=f"k{n}") for n in range(20)]
             for mesh, tenant in zip((first, second), tenants, strict=True)
@@ -55,7 +55,7 @@ async def test_each_has_its_own_limits() -> None:
     async with Orchestrator(":memory:", max_concurrent_tasks=2) as first, Orchestrator(":memory:") as second:
         handles = []
         for name, mesh in (("first", first), ("second", second)):
-            tenant = await mesh.create_tenant("A", quota=ResourceQuota(max_concurrent_tasks=4))
+            tenant = await mesh.create_tenant("A", "enterprise", quota=ResourceQuota(max_concurrent_tasks=4))
             for _ in range(6):
                 handles.append(await mesh.submit(Workflow("w").add(work, args=[name]), tenant=tenant.tenant_id))
         gate.set()
@@ -73,10 +73,10 @@ async def test_the_end_of_one_does_not_disturb_the_other(open_mesh: Open, tmp_pa
 
     built = Workflow("w").add(work)
     async with open_mesh(tmp_path / "a.db") as first:
-        tenant = (await first.create_tenant("A")).tenant_id
+        tenant = (await first.create_tenant("A", "enterprise")).tenant_id
         handle = await first.submit(built, tenant=tenant)
         async with open_mesh(tmp_path / "b.db") as second:
-            other = (await second.create_tenant("B")).tenant_id
+            other = (await second.create_tenant("B", "enterprise")).tenant_id
             await second.submit(built, tenant=other)
         gate.set()
         assert await handle.result(10) == "done"
@@ -84,7 +84,7 @@ async def test_the_end_of_one_does_not_disturb_the_other(open_mesh: Open, tmp_pa
 
 async def test_a_second_one_on_the_same_database_is_refused_and_the_first_goes_on(open_mesh: Open) -> None:
     async with open_mesh() as first:
-        tenant = (await first.create_tenant("A")).tenant_id
+        tenant = (await first.create_tenant("A", "enterprise")).tenant_id
         for _ in range(2):
             with pytest.raises(StoreLocked, match="is in use by process"):
                 await open_mesh().start()

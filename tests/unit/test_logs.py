@@ -5,11 +5,20 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from synergymesh.logs import Log
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured() -> Iterator[None]:
+    """Other tests may have configured structlog; commands do."""
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
 
 
 def test_a_program_that_configures_nothing_gets_warnings_on_standard_error_and_nothing_on_standard_output() -> None:
@@ -33,5 +42,4 @@ def test_a_program_that_configures_structlog_gets_everything_there() -> None:
     with structlog.testing.capture_logs() as seen:
         structlog.configure(processors=structlog.get_config()["processors"])
         log.warning("said", run_id="run-1")
-    structlog.reset_defaults()
     assert [(entry["event"], entry["run_id"]) for entry in seen] == [("said", "run-1")]

@@ -1,21 +1,28 @@
-"""Which task starts next: order inside a tenant, limits, delays, pauses."""
+"""The scheduler: limits of all levels, order within a tenant, fairness between them, what it says about itself."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.fairness import COST_MIN_MICROSECONDS, SCALE, charge
+from synergymesh.domain.explain import Reason
+from synergymesh.domain.fair_queue import Cohort
+from synergymesh.domain.grants import Grant, usage_from
+from synergymesh.domain.instants import SECOND
+from synergymesh.domain.limits import MINUTE, UNLIMITED, Capacity, CohortShare, Limits, Request
 from synergymesh.domain.scheduler import Scheduler
+
+NOW = 10**18
+ROOMY = Capacity(1_000, 10**6, 10**6)
 
 
 class Run:
-    """A run whose tasks want to be started until they are cancelled."""
-
-    def __init__(self, name: str = "run") -> None:
+    def __init__(self, name: str = "") -> None:
         self.name = name
         self.cancelled: set[int] = set()
 
@@ -23,171 +30,598 @@ class Run:
         return position not in self.cancelled
 
 
-def scheduler_of(capacity: int = 100, **limits: int) -> Scheduler[Run]:
-    scheduler: Scheduler[Run] = Scheduler(capacity)
-    for tenant_id, max_concurrent in limits.items():
-        scheduler.add_tenant(tenant_id, max_concurrent=max_concurrent, weight=1)
+def scheduler_of(*tenants: str, capacity: Capacity = ROOMY, limits: Limits = UNLIMITED) -> Scheduler[Run]:
+    scheduler: Scheduler[Run] = Scheduler(capacity, records_reservations=False)
+    for tenant_id in tenants:
+        scheduler.add_tenant(tenant_id, limits=limits, weight=1)
     return scheduler
 
 
-def push(scheduler: Scheduler[Run], tenant_id: str, run: Run, position: int = 0, **given: Any) -> None:
-    settings: dict[str, Any] = {"priority": 0, "age": 1, "rank": 0, "cost": 1_000, **given}
-    scheduler.push(tenant_id, run, position, **settings)
+def push(scheduler: Scheduler[Run], tenant_id: str, run: Run, position: int = 0, **wanted: Any) -> None:
+    scheduler.push(tenant_id, run, position, **({"priority": 0, "age": 0, "rank": 0, "cost": 1_000} | wanted))
 
 
-def started(scheduler: Scheduler[Run]) -> list[int]:
-    positions = []
-    while (ready := scheduler.next()) is not None:
-        positions.append(ready.position)
-    return positions
+def start_all(scheduler: Scheduler[Run], now: int = NOW) -> list[Grant[Run]]:
+    grants = []
+    while (grant := scheduler.next(now)) is not None:
+        grants.append(grant)
+    return grants
 
 
-def test_the_higher_priority_goes_first_then_the_older_run_then_the_longer_path_then_the_first_come() -> None:
-    scheduler = scheduler_of(a=100)
-    run = Run()
-    tasks = [
-        {"priority": 0, "age": 1, "rank": 9},
-        {"priority": 5, "age": 7, "rank": 1},
-        {"priority": 5, "age": 2, "rank": 1},
-        {"priority": 5, "age": 2, "rank": 8},
-        {"priority": 5, "age": 2, "rank": 8},
-        {"priority": -1, "age": 0, "rank": 99},
+# --- order within a tenant --------------------------------------------------------------------------------------------
+
+
+def test_priority_then_age_of_the_run_then_the_longest_rest_then_first_come() -> None:
+    scheduler = scheduler_of("a")
+    wanted = [
+        (Run("late"), {"age": 2, "since": NOW}),
+        (Run("short rest"), {"age": 1, "rank": 5, "since": NOW}),
+        (Run("long rest"), {"age": 1, "rank": 9, "since": NOW}),
+        (Run("long rest too"), {"age": 1, "rank": 9, "since": NOW}),
+        (Run("urgent"), {"age": 3, "priority": 1, "since": NOW}),
     ]
-    for position, task in enumerate(tasks):
-        push(scheduler, "a", run, position, **task)
-    assert started(scheduler) == [3, 4, 2, 1, 0, 5]
+    for run, figures in wanted:
+        push(scheduler, "a", run, **figures)
+    names = [grant.run.name for grant in start_all(scheduler)]
+    assert names == ["urgent", "long rest", "long rest too", "short rest", "late"]
 
 
-@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3), st.integers(0, 3)), max_size=40))
-def test_tasks_of_a_tenant_come_in_the_order_of_urgency(tasks: list[tuple[int, int, int]]) -> None:
-    scheduler = scheduler_of(a=100)
-    run = Run()
-    for position, (priority, age, rank) in enumerate(tasks):
-        push(scheduler, "a", run, position, priority=priority, age=age, rank=rank)
-    expected = sorted(range(len(tasks)), key=lambda p: (-tasks[p][0], tasks[p][1], -tasks[p][2], p))
-    assert started(scheduler) == expected
+@pytest.mark.parametrize(("minutes_later", "first"), [(4, "urgent"), (6, "patient")])
+def test_a_run_gains_one_level_of_priority_for_every_minute_that_it_came_earlier(
+    minutes_later: int, first: str
+) -> None:
+    scheduler = scheduler_of("a")
+    push(scheduler, "a", Run("patient"), since=NOW)
+    push(scheduler, "a", Run("urgent"), priority=5, age=1, since=NOW + minutes_later * MINUTE)
+    grant = scheduler.next(NOW + minutes_later * MINUTE)
+    assert grant is not None
+    assert grant.run.name == first
 
 
-def test_a_tenant_stops_at_its_limit_and_goes_on_when_a_slot_is_given_back() -> None:
-    scheduler = scheduler_of(a=2)
-    run = Run()
-    for position in range(4):
-        push(scheduler, "a", run, position)
-    assert started(scheduler) == [0, 1]
-    assert (scheduler.running_of("a"), scheduler.waiting_of("a")) == (2, 2)
-    scheduler.release("a")
-    assert started(scheduler) == [2]
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 600)), min_size=2, max_size=30))
+@settings(max_examples=60)
+def test_nobody_is_overtaken_by_who_came_a_minute_more_than_the_difference_of_levels_later(
+    tasks: list[tuple[int, int]],
+) -> None:
+    scheduler = scheduler_of("a")
+    for position, (priority, seconds) in enumerate(tasks):
+        push(scheduler, "a", Run(), position, priority=priority, age=position, since=NOW + seconds * SECOND)
+    order = [grant.position for grant in start_all(scheduler)]
+    for place, early in enumerate(order):
+        for late in order[place + 1 :]:
+            (priority, seconds), (other_priority, other_seconds) = tasks[early], tasks[late]
+            assert seconds - other_seconds < 60 * (priority - other_priority + 1)
 
 
-def test_a_tenant_at_its_limit_does_not_hold_up_another_one() -> None:
-    scheduler = scheduler_of(a=1, b=1)
-    run = Run()
-    for position in range(3):
-        push(scheduler, "a", run, position, priority=1_000)
-    push(scheduler, "b", run, 9)
-    assert sorted(started(scheduler)) == [0, 9]
+def test_a_cancelled_task_is_dropped_and_never_charged() -> None:
+    scheduler = scheduler_of("a", "b")
+    gone, kept = Run("gone"), Run("kept")
+    push(scheduler, "a", gone, cost=10**9)
+    push(scheduler, "a", kept)
+    gone.cancelled.add(0)
+    assert [grant.run for grant in start_all(scheduler)] == [kept]
+    assert scheduler.waiting_of("a") == 0
 
 
-def test_the_capacity_limits_all_tenants_together() -> None:
-    scheduler = scheduler_of(capacity=3, a=2, b=2)
-    run = Run()
-    for position in range(3):
-        push(scheduler, "a", run, position)
-        push(scheduler, "b", run, position)
-    assert len(started(scheduler)) == 3
-    assert scheduler.running == 3
-    scheduler.release("a")
-    scheduler.release("b")
-    assert len(started(scheduler)) == 2
+# --- heads that do not fit --------------------------------------------------------------------------------------------
 
 
-def test_a_paused_tenant_starts_nothing_until_it_is_resumed() -> None:
-    scheduler = scheduler_of(a=5)
+def test_small_tasks_do_not_overtake_a_large_one_of_the_same_tenant_nor_does_it_block_others() -> None:
+    scheduler = scheduler_of("a", "b", limits=replace(UNLIMITED, memory_mb=100))
+    push(scheduler, "a", Run("running"), request=Request(60, 1))
+    (running,) = start_all(scheduler)
+    push(scheduler, "a", Run("large"), request=Request(50, 1), age=1)
+    push(scheduler, "a", Run("small"), request=Request(1, 1), age=2)
+    push(scheduler, "b", Run("other"), request=Request(100, 1))
+    assert [grant.run.name for grant in start_all(scheduler)] == ["other"]
+    scheduler.release(running, NOW)
+    assert [grant.run.name for grant in start_all(scheduler)] == ["large", "small"]
+
+
+def test_a_task_behind_a_head_that_is_held_is_told_so() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, memory_mb=100))
+    push(scheduler, "a", Run("running"), request=Request(60, 1))
+    assert len(start_all(scheduler)) == 1
+    small = Run("small")
+    push(scheduler, "a", Run("large"), request=Request(50, 1), age=1)
+    push(scheduler, "a", small, request=Request(1, 1), age=2)
+    memory, share = scheduler.why(small, 0, NOW)
+    assert (memory.reason, memory.asked) == (Reason.MEMORY, 50)
+    assert (share.reason, share.asked) == (Reason.FAIR_SHARE, 1)
+
+
+def test_a_more_urgent_task_that_fits_takes_the_place_of_a_head_that_does_not() -> None:
+    scheduler = scheduler_of("a", "b", "c", capacity=Capacity(10, 100, 100))
+    push(scheduler, "b", Run("running"), request=Request(60, 1))
+    assert len(start_all(scheduler)) == 1
+    push(scheduler, "c", Run("as large"), request=Request(50, 1))
+    push(scheduler, "a", Run("large"), request=Request(50, 1), age=1)
+    assert start_all(scheduler) == []
+    push(scheduler, "a", Run("urgent"), request=Request(1, 1), priority=1, age=2)
+    assert [grant.run.name for grant in start_all(scheduler)] == ["urgent"]
+
+
+def test_small_tasks_of_others_do_not_keep_a_large_one_from_starting_for_ever() -> None:
+    scheduler = scheduler_of("large", "small", capacity=Capacity(10, 100, 100))
+    for position in range(2_000):
+        push(scheduler, "small", Run(), position, request=Request(20, 1), cost=10**6)
+    running = start_all(scheduler)
+    assert len(running) == 5
+    push(scheduler, "large", Run("large"), request=Request(100, 1), cost=10**6)
+    now, ended = NOW, 0
+    while scheduler.running_of("large") == 0:
+        now += SECOND // 5
+        scheduler.release(running.pop(0), now)
+        running += start_all(scheduler, now)
+        ended += 1
+        assert ended < 100, "the large task starves"
+    assert running[-1].run.name == "large"
+    assert scheduler.running == 1
+
+
+def test_a_task_beyond_the_limit_as_such_is_set_aside_until_the_limit_is_raised() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, memory_mb=100))
+    hopeless = Run("hopeless")
+    push(scheduler, "a", hopeless, request=Request(101, 1))
+    push(scheduler, "a", Run("next"), age=1)
+    assert [grant.run.name for grant in start_all(scheduler)] == ["next"]
+    (blocker,) = scheduler.why(hopeless, 0, NOW)
+    assert (blocker.reason, blocker.limit, blocker.asked) == (Reason.MEMORY, 100, 101)
+    assert blocker.is_hopeless
+    assert scheduler.snapshot(NOW)[0].aside == 1
+    scheduler.add_tenant("a", limits=replace(UNLIMITED, memory_mb=200), weight=1)
+    assert [grant.run.name for grant in start_all(scheduler)] == ["hopeless"]
+
+
+# --- changes of limits ------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_lowered_below_what_runs_kills_nothing_and_starts_nothing() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, max_concurrent=3))
+    for position in range(5):
+        push(scheduler, "a", Run(), position)
+    running = start_all(scheduler)
+    assert len(running) == 3
+    scheduler.add_tenant("a", limits=replace(UNLIMITED, max_concurrent=1), weight=1)
+    for grant in running[:2]:
+        scheduler.release(grant, NOW)
+        assert start_all(scheduler) == []
+    scheduler.release(running[2], NOW)
+    assert len(start_all(scheduler)) == 1
+
+
+def test_a_throttled_tenant_runs_that_percentage_and_at_least_one() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, max_concurrent=10))
+    for position in range(20):
+        push(scheduler, "a", Run(), position)
+    scheduler.throttle("a", 30)
+    assert len(start_all(scheduler)) == 3
+    scheduler.throttle("a", 1)
+    assert scheduler.snapshot(NOW)[0].limits.slots == 1
+    scheduler.throttle("a", None)
+    assert len(start_all(scheduler)) == 7
+
+
+def test_a_tenant_that_was_held_without_work_starts_what_comes_later() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, max_concurrent=1))
     run = Run()
     push(scheduler, "a", run, 0)
-    scheduler.pause("a")
     push(scheduler, "a", run, 1)
-    assert started(scheduler) == []
-    scheduler.resume("a")
-    assert started(scheduler) == [0, 1]
+    (grant,) = start_all(scheduler)
+    run.cancelled.add(1)
+    assert scheduler._queues["a"].head() is None
+    scheduler.release(grant, NOW)
+    assert start_all(scheduler) == []
+    push(scheduler, "a", run, 2)
+    assert len(start_all(scheduler)) == 1
 
 
-def test_a_pause_between_push_and_resume_loses_nothing() -> None:
-    scheduler = scheduler_of(a=5)
-    push(scheduler, "a", Run(), 0)
-    scheduler.pause("a")
-    scheduler.resume("a")
-    assert started(scheduler) == [0]
+def test_a_grant_is_released_once() -> None:
+    scheduler = scheduler_of("a")
+    push(scheduler, "a", Run())
+    (grant,) = start_all(scheduler)
+    scheduler.release(grant, NOW)
+    with pytest.raises(KeyError):
+        scheduler.release(grant, NOW)
+    assert scheduler.running == 0
 
 
-def test_a_higher_limit_takes_effect_at_the_next_decision_and_a_lower_one_stops_nothing() -> None:
-    scheduler = scheduler_of(a=1)
-    run = Run()
-    for position in range(6):
-        push(scheduler, "a", run, position)
-    assert started(scheduler) == [0]
-    scheduler.add_tenant("a", max_concurrent=3, weight=1)
-    assert started(scheduler) == [1, 2]
-    scheduler.add_tenant("a", max_concurrent=1, weight=1)
-    scheduler.release("a")
-    scheduler.release("a")
-    assert started(scheduler) == []
-    scheduler.release("a")
-    assert started(scheduler) == [3]
+def test_what_a_removed_tenant_still_runs_can_be_released() -> None:
+    scheduler = scheduler_of("a", "b")
+    for position in range(3):
+        push(scheduler, "a", Run(), position, at=NOW + position if position == 2 else 0)
+    grant = scheduler.next(NOW)
+    assert grant is not None
+    scheduler.remove_tenant("a")
+    scheduler.remove_tenant("a")
+    scheduler.wake(NOW + 5)
+    assert start_all(scheduler) == []
+    scheduler.release(grant, NOW + 5)
+    assert (scheduler.running, scheduler.usage()) == (0, {})
+    push(scheduler, "a", Run())
+    assert start_all(scheduler) == []
 
 
-def test_a_delayed_task_starts_when_its_moment_has_come_and_not_before() -> None:
-    scheduler = scheduler_of(a=5)
-    run = Run()
-    push(scheduler, "a", run, 0, at=100)
-    push(scheduler, "a", run, 1, at=50)
-    assert scheduler.next_due() == 50
-    scheduler.wake(49)
-    assert started(scheduler) == []
-    scheduler.wake(50)
-    assert started(scheduler) == [1]
-    assert scheduler.next_due() == 100
-    scheduler.wake(1_000)
-    assert started(scheduler) == [0]
-    assert scheduler.next_due() is None
+# --- the rolling hour -------------------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_task_is_dropped_and_takes_no_slot() -> None:
-    scheduler = scheduler_of(a=1)
+def test_a_tenant_with_an_hourly_limit_waits_until_its_reservation_is_written_down() -> None:
+    scheduler: Scheduler[Run] = Scheduler(ROOMY)
+    scheduler.add_tenant("a", limits=replace(UNLIMITED, per_hour=2), weight=1)
+    for position in range(3):
+        push(scheduler, "a", Run(), position)
+    for _ in range(2):
+        assert scheduler.next(NOW) is None
+        ((tenant_id, reservation),) = scheduler.pending_reservations(NOW)
+        assert scheduler.pending_reservations(NOW) == []
+        assert scheduler.next(NOW) is None
+        scheduler.reserved(tenant_id, reservation)
+        assert scheduler.next(NOW) is not None
+    assert scheduler.next(NOW) is None
+    assert scheduler.pending_reservations(NOW) == []
+    due = scheduler.next_due()
+    assert due is not None
+    assert scheduler.snapshot(NOW)[0].last_reason is Reason.HOUR_LIMIT
+    scheduler.wake(due)
+    assert scheduler.next(due) is None
+    ((tenant_id, reservation),) = scheduler.pending_reservations(due)
+    scheduler.reserved(tenant_id, reservation, written=False)
+    assert scheduler.next(due) is None
+    ((tenant_id, reservation),) = scheduler.pending_reservations(due)
+    scheduler.reserved(tenant_id, reservation)
+    assert scheduler.next(due) is not None
+
+
+# --- sub-tenants ------------------------------------------------------------------------------------------------------
+
+
+def family(**shares: CohortShare | None) -> Scheduler[Run]:
+    """Make a tenant with ten slots, and sub-tenants below it."""
+    scheduler = scheduler_of("parent", "other", limits=replace(UNLIMITED, max_concurrent=10))
+    for tenant_id, share in shares.items():
+        scheduler.add_tenant(tenant_id, limits=UNLIMITED, weight=1, parent="parent", share=share)
+    return scheduler
+
+
+def flood(scheduler: Scheduler[Run], *tenants: str, count: int = 30) -> None:
+    for tenant_id in tenants:
+        for position in range(count):
+            push(scheduler, tenant_id, Run(tenant_id), position)
+
+
+def by_tenant(grants: list[Grant[Run]]) -> Counter[str]:
+    return Counter(grant.tenant_id for grant in grants)
+
+
+def test_sub_tenants_and_the_tenants_own_tasks_share_its_quota() -> None:
+    scheduler = family(x=None, y=None)
+    flood(scheduler, "x", "y", "parent")
+    started = by_tenant(start_all(scheduler))
+    assert sorted(started.values()) == [3, 3, 4]
+    assert scheduler.running_of("parent") == 10
+    assert scheduler.usage() == usage_from(scheduler.grants())
+    flood(scheduler, "other")
+    assert by_tenant(start_all(scheduler)) == {"other": 10}
+
+
+def test_a_sub_tenant_borrows_what_others_do_not_use_up_to_its_limit() -> None:
+    one = Capacity(3, 10**6, 10**6)
+    scheduler = family(x=CohortShare(nominal=one, borrowing=Capacity(4, 0, 0)), y=CohortShare(nominal=one))
+    flood(scheduler, "x")
+    assert by_tenant(start_all(scheduler)) == {"x": 7}
+
+
+def test_a_sub_tenant_keeps_what_it_does_not_lend() -> None:
+    half = Capacity(5, 10**6, 10**6)
+    scheduler = family(x=CohortShare(nominal=half), y=CohortShare(nominal=half, lending=Capacity(2, 10**6, 10**6)))
+    flood(scheduler, "x")
+    assert by_tenant(start_all(scheduler)) == {"x": 7}
+    flood(scheduler, "y")
+    assert by_tenant(start_all(scheduler)) == {"y": 3}
+
+
+def test_what_is_not_guaranteed_any_more_can_be_used_by_the_others_at_once() -> None:
+    whole = Capacity(10, 10**6, 10**6)
+    scheduler = family(x=None, y=CohortShare(nominal=whole, lending=Capacity(0, 0, 0)))
+    flood(scheduler, "x")
+    assert start_all(scheduler) == []
+    (blocker, *_) = scheduler.why(scheduler._queues["x"].ready[0][4], 0, NOW)
+    assert (blocker.reason, blocker.resource) == (Reason.CAPACITY, "kept for others")
+    scheduler.add_tenant("y", limits=UNLIMITED, weight=1, share=None)
+    assert by_tenant(start_all(scheduler)) == {"x": 10}
+
+
+def test_who_borrows_stops_within_one_task_length_when_the_owner_wants_its_share() -> None:
+    half = CohortShare(nominal=Capacity(5, 10**6, 10**6))
+    scheduler = family(x=half, y=half)
+    flood(scheduler, "x", count=100)
+    running = start_all(scheduler)
+    assert by_tenant(running) == {"x": 10}
+    flood(scheduler, "y", count=100)
+    for grant in running:
+        scheduler.release(grant, NOW + SECOND)
+        start_all(scheduler, NOW + SECOND)
+    assert by_tenant(list(scheduler.grants())) == {"x": 5, "y": 5}
+
+
+@pytest.mark.parametrize("way", ["pause", "cancel"])
+def test_a_cohort_does_not_wait_for_the_head_of_a_sub_tenant_that_is_gone(way: str) -> None:
+    scheduler = scheduler_of("first", "parent", "filler", capacity=Capacity(10, 100, 100))
+    for name in ("x", "y"):
+        scheduler.add_tenant(name, limits=UNLIMITED, weight=1, parent="parent")
+    push(scheduler, "filler", Run(), request=Request(60, 1))
+    assert len(start_all(scheduler)) == 1
+    large = Run("large")
+    push(scheduler, "first", Run("as large"), request=Request(50, 1))
+    push(scheduler, "x", large, request=Request(50, 1))
+    push(scheduler, "y", Run("small"), request=Request(1, 1))
+    assert start_all(scheduler) == [], "the cohort's turn belongs to its head"
+    if way == "pause":
+        scheduler.pause("x")
+    else:
+        large.cancelled.add(0)
+        scheduler.refresh("x")
+    assert [grant.run.name for grant in start_all(scheduler)] == ["small"]
+
+
+def test_a_tenant_becomes_a_cohort_while_it_runs_and_its_usage_stays_true() -> None:
+    scheduler = scheduler_of("parent", limits=replace(UNLIMITED, max_concurrent=3))
+    flood(scheduler, "parent")
+    running = start_all(scheduler)
+    scheduler.add_tenant("child", limits=UNLIMITED, weight=1, parent="parent")
+    flood(scheduler, "child")
+    assert start_all(scheduler) == []
+    for grant in running:
+        scheduler.release(grant, NOW)
+    started = start_all(scheduler)
+    assert sorted(by_tenant(started).values()) == [1, 2]
+    assert scheduler.usage() == usage_from(scheduler.grants())
+    scheduler.remove_tenant("parent")
+    for grant in started:
+        scheduler.release(grant, NOW)
+    assert (scheduler.running, scheduler.usage()) == (0, {})
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_family_keeps_every_limit_and_ends_with_nothing_left(data: st.DataObject) -> None:
+    amounts = st.builds(Capacity, st.integers(0, 4), st.integers(0, 8), st.integers(0, 8))
+    shares = st.none() | st.builds(
+        CohortShare, nominal=amounts, borrowing=st.none() | amounts, lending=st.none() | amounts
+    )
+    limits = st.builds(
+        Limits, max_concurrent=st.integers(1, 4), memory_mb=st.integers(2, 8), cpu_millis=st.integers(2, 8)
+    )
+    scheduler: Scheduler[Run] = Scheduler(Capacity(5, 12, 12))
+    names = ["parent", "x", "y", "other"]
+    known: dict[str, Limits] = {}
+    for name in ("parent", "other"):
+        known[name] = data.draw(limits)
+        scheduler.add_tenant(name, limits=known[name], weight=1)
+    chosen = {name: data.draw(shares) for name in ("x", "y")}
+    for name, share in chosen.items():
+        known[name] = data.draw(limits)
+        scheduler.add_tenant(name, limits=known[name], weight=2, parent="parent", share=share)
+    pushed, now = 0, NOW
+    running: list[Grant[Run]] = []
+    paused: set[str] = set()
+
+    def start() -> None:
+        """Start what may start, and look at every limit after each start; afterwards nothing could start."""
+        while (grant := scheduler.next(now)) is not None:
+            running.append(grant)
+            usage = scheduler.usage()
+            assert usage == usage_from(running)
+            for name in {grant.tenant_id, "parent" if grant.tenant_id in "xy" else grant.tenant_id}:
+                assert name not in paused
+                share = chosen.get(name)
+                most = Capacity(known[name].max_concurrent, known[name].memory_mb, known[name].cpu_millis)
+                ceiling = most if share is None else share.ceiling(known[name])
+                # a task that asks for nothing may start whatever the others use
+                assert usage[name].slots <= ceiling.slots
+                assert usage[name].memory_mb <= ceiling.memory_mb
+                assert usage[name].cpu_millis <= ceiling.cpu_millis
+            assert scheduler.running <= 5
+            assert sum(g.request.memory_mb for g in running) <= 12
+            assert sum(g.request.cpu_millis for g in running) <= 12
+        for queue in scheduler._queues.values():
+            head = queue.head()
+            assert head is None or scheduler.why(head[4], head[5], now), "it could start, but does not"
+
+    for _ in range(data.draw(st.integers(1, 25))):
+        match data.draw(st.sampled_from(["push", "push", "push", "start", "start", "end", "quota", "pause", "cancel"])):
+            case "push":
+                request = Request(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
+                push(scheduler, data.draw(st.sampled_from(names)), Run(), pushed, request=request)
+                pushed += 1
+            case "start":
+                start()
+            case "quota":
+                name = data.draw(st.sampled_from(names))
+                known[name] = data.draw(limits)
+                chosen[name] = data.draw(shares) if name in "xy" else None
+                scheduler.add_tenant(name, limits=known[name], weight=1, parent=None, share=chosen[name])
+            case "pause":
+                name = data.draw(st.sampled_from(names))
+                paused ^= {name}
+                (scheduler.pause if name in paused else scheduler.resume)(name)
+            case "cancel":
+                queue = scheduler._queues[data.draw(st.sampled_from(names))]
+                if (head := queue.head()) is not None:
+                    head[4].cancelled.add(head[5])
+                    scheduler.refresh(queue.tenant_id)
+            case _ if running:
+                now += SECOND
+                scheduler.release(running.pop(data.draw(st.integers(0, len(running) - 1))), now)
+        cohort = scheduler._members["parent"]
+        assert isinstance(cohort, Cohort)
+        unclaimed = [scheduler._queues[name].unclaimed() for name in "xy"]
+        assert list(cohort.reserved) == [sum(figures) for figures in zip(*unclaimed, strict=True)]
+    for name in paused:
+        scheduler.resume(name)
+    paused.clear()
+    start()
+    while running:
+        now += SECOND
+        scheduler.release(running.pop(0), now)
+        start()
+    assert scheduler.usage() == {}
+    for queue in scheduler._queues.values():
+        head = queue.head()
+        if head is not None:
+            reasons = scheduler.why(head[4], head[5], now)
+            assert any(reason.is_hopeless or reason.resource == "kept for others" for reason in reasons), reasons
+
+
+# --- fairness ---------------------------------------------------------------------------------------------------------
+
+
+def served(
+    tenants: dict[str, tuple[int, list[int]]], *, seconds: int, slots: int = 4, components: int = 1
+) -> dict[str, int]:
+    """Give the nanoseconds of service of tenants (weight, lengths of their tasks in ms) that never run out of work."""
+    scheduler: Scheduler[Run] = Scheduler(Capacity(slots, 1_000, 1_000))
+    done = dict.fromkeys(tenants, 0)
+    pushed = Counter[str]()
+
+    def feed(tenant_id: str) -> None:
+        number = pushed[tenant_id]
+        pushed[tenant_id] += 1
+        lengths = tenants[tenant_id][1]
+        # nothing is known of a length in advance: all are declared as 10 ms
+        push(scheduler, tenant_id, Run(tenant_id), number, cost=10_000, component=number % components, age=number)
+        assert lengths
+
+    for tenant_id, (weight, _) in tenants.items():
+        scheduler.add_tenant(tenant_id, limits=UNLIMITED, weight=weight)
+        for _ in range(slots + 1):
+            feed(tenant_id)
+    now = NOW
+    ends: list[tuple[int, int, Grant[Run]]] = []
+    while now < NOW + seconds * SECOND:
+        while (grant := scheduler.next(now)) is not None:
+            lengths = tenants[grant.tenant_id][1]
+            ends.append((now + lengths[grant.position % len(lengths)] * SECOND // 1_000, grant.order, grant))
+            feed(grant.tenant_id)
+        ends.sort(reverse=True)
+        now, _, grant = ends.pop()
+        scheduler.release(grant, now)
+        done[grant.tenant_id] += now - grant.started_at
+    return done
+
+
+def test_tenants_are_served_by_time_and_weight_not_by_number_of_tasks() -> None:
+    done = served({"long": (1, [500]), "short": (1, [10]), "heavy": (2, [10, 90])}, seconds=100)
+    total = sum(done.values())
+    assert done["long"] / total == pytest.approx(1 / 4, abs=0.02)
+    assert done["short"] / total == pytest.approx(1 / 4, abs=0.02)
+    assert done["heavy"] / total == pytest.approx(2 / 4, abs=0.02)
+
+
+def test_cutting_a_flood_into_smaller_tasks_or_more_components_gains_nothing() -> None:
+    coarse = served({"flood": (1, [100]), "other": (1, [100])}, seconds=50)
+    fine = served({"flood": (1, [10]), "other": (1, [100])}, seconds=50)
+    spread = served({"flood": (1, [100]), "other": (1, [100])}, seconds=50, components=40)
+    # never the same component twice: nothing is ever learnt, the correction at the end is all there is
+    always_new = served({"flood": (1, [100]), "other": (1, [10])}, seconds=50, components=10**9)
+    for done in (coarse, fine, spread, always_new):
+        assert done["flood"] / sum(done.values()) == pytest.approx(1 / 2, abs=0.02)
+
+
+def trace(names: list[str], factor: int, tasks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Give the order of starts by the tenant's number."""
+    scheduler: Scheduler[Run] = Scheduler(Capacity(2, 100, 100))
+    for number, name in enumerate(names):
+        scheduler.add_tenant(name, limits=UNLIMITED, weight=(number + 1) * factor)
+    for position, (number, cost) in enumerate(tasks):
+        push(scheduler, names[number], Run(), position, cost=cost * 1_000)
+    order, running = [], start_all(scheduler)
+    while running:
+        order += [(names.index(grant.tenant_id), grant.position) for grant in running[:1]]
+        scheduler.release(running.pop(0), NOW)
+        running += start_all(scheduler)
+    return order
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 50)), max_size=25))
+@settings(max_examples=60)
+def test_doubling_all_weights_or_renaming_the_tenants_changes_nothing(tasks: list[tuple[int, int]]) -> None:
+    plain = trace(["a", "b", "c"], 1, tasks)
+    assert trace(["a", "b", "c"], 2, tasks) == plain
+    assert trace(["z", "y", "x"], 1, tasks) == plain
+
+
+def test_a_long_task_is_charged_while_it_runs() -> None:
+    scheduler = scheduler_of("long", "other", capacity=Capacity(2, 10, 10))
+    push(scheduler, "long", Run(), 0)
+    (grant,) = start_all(scheduler)
+    before = grant.charged
+    scheduler.correct_long(NOW + 60 * SECOND)
+    assert grant.charged == 60_000_000 * grant.dominant > before
+    for position in range(1, 40):
+        push(scheduler, "long", Run(), position, cost=10**6)
+        push(scheduler, "other", Run(), position, cost=10**6)
+    order = []
+    for second in range(30):
+        (started,) = start_all(scheduler, NOW + (60 + second) * SECOND)
+        order.append(started.tenant_id)
+        scheduler.release(started, NOW + (61 + second) * SECOND)
+    assert order.count("other") == 30, "what it ran for is on its account"
+
+
+# --- what it says about itself ----------------------------------------------------------------------------------------
+
+
+def test_blockers_come_in_order_with_their_figures_and_the_estimate_follows_from_what_was_learnt() -> None:
+    limits = Limits(max_concurrent=1, memory_mb=100, cpu_millis=1_000)
+    scheduler = scheduler_of("a", capacity=Capacity(5, 120, 10_000), limits=limits)
     run = Run()
     for position in range(3):
-        push(scheduler, "a", run, position)
-    push(scheduler, "a", run, 3, at=5)
-    run.cancelled = {0, 1, 3}
-    assert started(scheduler) == [2]
-    scheduler.release("a")
-    scheduler.wake(5)
-    assert started(scheduler) == []
-    assert scheduler.running == 0
+        push(scheduler, "a", run, position, request=Request(80, 1), component="c", age=position)
+    first = scheduler.next(NOW)
+    assert first is not None
+    assert scheduler.explain(run, 1, NOW).estimated_start is None, "nothing is known of how long it takes"
+    scheduler.release(first, NOW + 10 * SECOND)
+    second = scheduler.next(NOW + 10 * SECOND)
+    assert second is not None
+    explanation = scheduler.explain(run, 2, NOW + 12 * SECOND)
+    assert [b.reason for b in explanation.blockers] == [Reason.CONCURRENCY, Reason.MEMORY, Reason.CAPACITY]
+    assert (explanation.blockers[1].limit, explanation.blockers[1].used, explanation.blockers[1].asked) == (100, 80, 80)
+    assert explanation.position == 1
+    assert explanation.estimated_start == NOW + 20 * SECOND
+    assert scheduler.explain(run, 1, NOW).position is None, "it runs"
+    push(scheduler, "a", run, 7, at=NOW + 99 * SECOND)
+    blockers = scheduler.why(run, 7, NOW + 12 * SECOND, tenant_id="a")
+    assert (blockers[0].reason, blockers[0].until) == (Reason.RETRY_DELAY, NOW + 99 * SECOND)
 
 
-def test_tasks_of_a_tenant_that_is_not_known_or_was_removed_are_dropped() -> None:
-    scheduler = scheduler_of(a=5)
-    run = Run()
-    push(scheduler, "nobody", run, 0)
-    push(scheduler, "a", run, 1)
-    push(scheduler, "a", run, 2)
-    push(scheduler, "a", run, 3, at=5)
-    assert scheduler.next() is not None
-    scheduler.remove_tenant("a")
-    scheduler.remove_tenant("a")
-    scheduler.wake(5)
-    assert started(scheduler) == []
-    scheduler.release("a")
-    assert scheduler.running == 0
-    assert (scheduler.running_of("a"), scheduler.waiting_of("a")) == (0, 0)
+def test_the_snapshot_shows_every_tenant_beside_its_limits() -> None:
+    scheduler = scheduler_of("a", "b", capacity=Capacity(4, 1_000, 1_000), limits=replace(UNLIMITED, per_hour=50))
+    scheduler.add_tenant("c", limits=UNLIMITED, weight=1, parent="b")
+    for position in range(5):
+        push(scheduler, "a", Run(), position, request=Request(10, 5))
+    push(scheduler, "a", Run(), 9, at=NOW + SECOND)
+    for _ in range(3):
+        scheduler.next(NOW)
+    a, b, c = scheduler.snapshot(NOW)
+    assert (a.tenant_id, a.eligible, a.waiting, a.delayed, a.running) == ("a", True, 2, 1, 3)
+    assert (a.used, a.hour_used, a.hour_limit, a.share) == (Capacity(3, 30, 15), 3, 50, 750_000)
+    assert (a.last_reason, a.fair_share) == (Reason.FAIR_SHARE, 1_000_000)
+    assert (b.eligible, b.parent, c.parent) == (False, None, "b")
 
 
-@given(st.integers(0, 10**12), st.sampled_from([1, 2, 4, 16]))
-def test_a_charge_is_exact_for_the_usual_weights(cost: int, weight: int) -> None:
-    assert charge(cost, weight) * weight == max(cost, COST_MIN_MICROSECONDS) * SCALE
-
-
-@pytest.mark.parametrize("weight", range(1, 17))
-def test_the_scale_is_divisible_by_every_weight_up_to_sixteen(weight: int) -> None:
-    assert SCALE % weight == 0
+def test_estimates_are_handed_out_to_be_stored_and_taken_back() -> None:
+    scheduler = scheduler_of("a")
+    push(scheduler, "a", Run(), component=("flow", 1))
+    (grant,) = start_all(scheduler)
+    scheduler.release(grant, NOW + SECOND)
+    assert scheduler.learnt("a") == {("flow", 1): 1_000_000}
+    push(scheduler, "a", Run(), component=("flow", 1))
+    (grant,) = start_all(scheduler)
+    scheduler.release(grant, NOW + 9 * SECOND, learn=False)
+    assert scheduler.learnt("a") == {("flow", 1): 1_000_000}
+    fresh = scheduler_of("a")
+    fresh.teach("a", scheduler.learnt("a"))
+    push(fresh, "a", Run(), component=("flow", 1))
+    (again,) = start_all(fresh)
+    assert again.charged == 1_000_000 * again.dominant

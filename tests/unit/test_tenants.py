@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 
+from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import (
-    QUOTA_FIELD_MAX,
     TENANT_NAME_MAX,
     TIER_PLANS,
-    ResourceQuota,
-    Tenant,
+    TenantPolicy,
     TenantTier,
     check_tenant_name,
-    parse_tier,
+    check_tier,
 )
+from synergymesh.engine.views import tenant_view
 from synergymesh.errors import InvalidRequest
+from synergymesh.ports.store import TenantRecord
+
+PLANS = {tier.value: plan for tier, plan in TIER_PLANS.items()}
 
 FIELDS = [
     "max_concurrent_tasks",
@@ -81,29 +84,38 @@ def test_each_tier_has_all_features_of_the_one_below_and_more() -> None:
 
 
 def test_a_tenant_has_the_weight_and_the_features_of_its_tier() -> None:
-    tenant = Tenant(
-        tenant_id="tenant-1",
-        tenant_name="Acme",
-        tier=TenantTier.PROFESSIONAL,
-        quota=ResourceQuota(),
-        status=TenantStatus.ACTIVE,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    record = TenantRecord("tenant-1", "Acme", "professional", b"{}", TenantStatus.ACTIVE, 0)
+    tenant = tenant_view(record, PLANS)
     assert tenant.weight == 4
+    assert tenant.created_at == datetime(1970, 1, 1, tzinfo=UTC)
     assert "advanced_retry" in tenant.features_enabled
     with pytest.raises(dataclasses.FrozenInstanceError):
         tenant.tier = TenantTier.BASIC  # type: ignore[misc]
 
 
+def test_a_policy_changes_the_weight_and_an_unknown_tier_has_no_features() -> None:
+    heavy = TenantRecord("tenant-1", "Acme", "basic", b"{}", TenantStatus.ACTIVE, 0, None, b'{"weight":7}')
+    assert tenant_view(heavy, PLANS).weight == 7
+    gone = TenantRecord("tenant-1", "Acme", "gold", b"{}", TenantStatus.ACTIVE, 0)
+    assert tenant_view(gone, PLANS).features_enabled == frozenset()
+
+
+@pytest.mark.parametrize("field", ["weight", "throttle_percent"])
+@pytest.mark.parametrize("value", [0, -1, 1_001, 1.5, "5", True])
+def test_a_policy_that_makes_no_sense_is_refused_with_the_name_of_its_field(field: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match=field):
+        TenantPolicy(**{field: value})
+
+
 @pytest.mark.parametrize("value", ["basic", "BASIC", "Basic", TenantTier.BASIC])
 def test_a_tier_is_known_by_its_name_in_any_case(value: str) -> None:
-    assert parse_tier(value) is TenantTier.BASIC
+    assert check_tier(value, PLANS) == "basic"
 
 
 @pytest.mark.parametrize("value", ["gold", "", None, 3, object()])
 def test_an_unknown_tier_is_refused_and_the_known_ones_are_named(value: object) -> None:
     with pytest.raises(InvalidRequest, match="basic, professional, enterprise") as caught:
-        parse_tier(value)
+        check_tier(value, PLANS)
     assert caught.value.field == "tier"
 
 

@@ -30,8 +30,10 @@ class Reading:
     async def tenants(self) -> list[Tenant]:
         """Give all tenants, oldest first."""
         from synergymesh.engine.views import tenant_view
+        from synergymesh.settings import read_settings
 
-        return [tenant_view(record) for record in await self._reader.list_tenants()]
+        plans = read_settings().tier_plans()
+        return [tenant_view(record, plans) for record in await self._reader.list_tenants()]
 
     async def runs(
         self,

@@ -54,7 +54,7 @@ def run(
         str, typer.Option("--tenant", metavar="NAME", help="For whom: a name or an id; a new name makes a tenant.")
     ] = "default",
     tier: Annotated[
-        TenantTier | None, typer.Option("--tier", help="The plan of a new tenant; basic when left out.")
+        TenantTier | None, typer.Option("--tier", help="The plan of a new tenant; enterprise when left out.")
     ] = None,
     input_: Annotated[
         str | None,
@@ -207,7 +207,7 @@ async def _tenant(mesh: Orchestrator, name: str, tier: TenantTier | None) -> Ten
         return need_tenant(tenants, name)
     found = find_tenant(tenants, name)
     if found is None:
-        return await mesh.create_tenant(name, tier or TenantTier.BASIC)
+        return await mesh.create_tenant(name, tier or TenantTier.ENTERPRISE)
     if tier not in (None, found.tier):
         raise InvalidRequest(f"the tenant {name!r} is {found.tier}, not {tier}. Leave --tier out.", field="tier")
     return found

@@ -14,9 +14,9 @@ import msgspec
 from synergymesh.config import COMPONENTS_MAX, DEPENDENCIES_MAX, IDENTIFIER_MAX
 from synergymesh.domain import templates
 from synergymesh.domain.graph import WEIGHT_MAX, Graph
+from synergymesh.domain.quota import QUOTA_FIELD_MAX
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.templates import Template
-from synergymesh.domain.tenants import QUOTA_FIELD_MAX
 from synergymesh.errors import DuplicateComponent, GraphTooLarge, InvalidWorkflow, UnknownComponent
 
 FORMAT = 1

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.limits import Request
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.templates import compile_arguments, compile_template, inputs, references
+from synergymesh.domain.tenant_queue import NO_REQUEST
 
 ResultOf = Callable[[int], Any]
 Arguments = Callable[[Mapping[str, Any], ResultOf], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -15,6 +17,9 @@ Arguments = Callable[[Mapping[str, Any], ResultOf], tuple[tuple[Any, ...], dict[
 MICROSECONDS = 1_000_000
 COST_MICROSECONDS_MAX = 10**12
 """No single task is charged with more than eleven days; keeps every sum far inside 64 bits."""
+
+RANKS_PER_PRIORITY = 2 * 10**18
+"""One level of a component's priority outweighs any remaining path."""
 
 
 class Plan:
@@ -26,9 +31,13 @@ class Plan:
         open_dependencies: for each position, how many dependencies it has.
         roots: positions without dependencies.
         ranks: upward rank in microseconds: the longest remaining path, own weight included (Topcuoglu et al., "HEFT",
-            2002). The greatest goes first.
+            2002); the component's own priority comes before it. The greatest goes first.
         costs: expected microseconds of each task.
         tolerated: whether the run goes on (and ends `partial`) when the component fails.
+        requests: memory and CPU that each task takes while it runs.
+        largest_request: the most of each that any task takes.
+        learning_keys: what durations are learnt by.
+        features: what the definition needs of a tenant's tier, and why.
         sources: positions whose results the component's arguments use.
         uses: for each position, how many components and outputs use its result.
     """
@@ -40,6 +49,9 @@ class Plan:
         "costs",
         "definition",
         "dependents",
+        "features",
+        "largest_request",
+        "learning_keys",
         "needs_input",
         "open_dependencies",
         "output",
@@ -47,8 +59,8 @@ class Plan:
         "output_position",
         "policies",
         "positions",
-        "priorities",
         "ranks",
+        "requests",
         "roots",
         "size",
         "sources",
@@ -58,7 +70,9 @@ class Plan:
         "workflow",
     )
 
-    def __init__(self, definition: WorkflowDefinition, default_policy: RetryPolicy) -> None:
+    def __init__(
+        self, definition: WorkflowDefinition, default_policy: RetryPolicy, default_request: Request = NO_REQUEST
+    ) -> None:
         components = definition.components
         self.definition = definition
         self.workflow = definition.name
@@ -78,15 +92,29 @@ class Plan:
             self.open_dependencies[dependent] += 1
         self.dependents = [tuple(d) for d in dependents]
         self.roots = tuple(p for p, count in enumerate(self.open_dependencies) if not count)
-        self.ranks = [int(rank * MICROSECONDS) for rank in definition.graph.upward_ranks()]
+        self.ranks = [
+            component.priority * RANKS_PER_PRIORITY + min(int(rank * MICROSECONDS), RANKS_PER_PRIORITY // 2)
+            for component, rank in zip(components, definition.graph.upward_ranks(), strict=True)
+        ]
         self.costs = [min(int(c.weight * MICROSECONDS), COST_MICROSECONDS_MAX) for c in components]
         self.tolerated = [
             not component.required or (bool(out) and not any(required for _, required in out))
             for component, out in zip(components, self.dependents, strict=True)
         ]
-        self.priorities = [c.priority for c in components]
         self.policies = [c.retry or default_policy for c in components]
         self.timeouts = [c.timeout for c in components]
+        self.requests = [
+            Request(
+                default_request.memory_mb if c.memory_mb is None else c.memory_mb,
+                default_request.cpu_millis if c.cpus is None else int(c.cpus * 1_000),
+            )
+            for c in components
+        ]
+        self.largest_request = Request(
+            max(r.memory_mb for r in self.requests), max(r.cpu_millis for r in self.requests)
+        )
+        self.learning_keys = [(definition.name, c) for c in self.component_ids]
+        self.features = _features(definition)
         self.arguments: list[Arguments] = [compile_arguments(c.args, c.kwargs, positions) for c in components]
         self.sources = [tuple(positions[r] for r in references([*c.args, *c.kwargs.values()])) for c in components]
         self.needs_input = [bool(inputs([*c.args, *c.kwargs.values()])) for c in components]
@@ -99,6 +127,20 @@ class Plan:
             self.uses[positions[component_id]] += 1
         self.output = compile_template(definition.output, positions)
         self.output_position = _whole_output(definition, positions)
+
+
+def _features(definition: WorkflowDefinition) -> dict[str, str]:
+    """Say which features of a tier a definition uses."""
+    used: dict[str, str] = {}
+    for component in definition.components:
+        shown = f"{component.component_id!r} of {definition.name!r}"
+        if component.retry is not None:
+            used.setdefault("advanced_retry", f"the retry policy of {shown}")
+        if component.memory_mb is not None or component.cpus is not None:
+            used.setdefault("resource_management", f"memory_mb or cpus of {shown}")
+        if component.priority:
+            used.setdefault("custom_policies", f"the priority of {shown}")
+    return used
 
 
 def _whole_output(definition: WorkflowDefinition, positions: Mapping[str, int]) -> int | None:

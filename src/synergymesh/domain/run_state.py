@@ -99,6 +99,14 @@ class RunState:
             if not count and (self.statuses[position] is PENDING or self.statuses[position] is RETRYING)
         ]
 
+    def blocked(self) -> list[int]:
+        """Give the tasks that wait for others to end."""
+        return [
+            position
+            for position, count in enumerate(self._open_dependencies)
+            if count and self.statuses[position] is PENDING
+        ]
+
     def cancel_waiting(self) -> list[int]:
         """Cancel every task that neither runs nor is final; give their positions."""
         waiting = [p for p, status in enumerate(self.statuses) if status is PENDING or status is RETRYING]

@@ -1,101 +1,51 @@
-"""Which task starts next: fair between tenants, inside each tenant's limits, the most urgent task of a tenant first.
+"""Which task starts next: inside every limit, fair between tenants by cost, the most urgent task of a tenant first.
 
-Only tenants that are *eligible* (ready work, below their limits, not paused) are in the heap, so that a decision costs
-O(log n) however many tenants are blocked. Time comes in as an argument.
+Only *eligible* members (ready work, nothing holds them) are looked at. Those that a cap holds come back with the event
+that frees it; those that time holds are in a heap of timers; so that a decision costs O(log n), however many wait.
+Time comes in as an argument, and never goes back: a clock that is set back stands still here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
 from heapq import heappop, heappush, heapreplace
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Final
 
-from synergymesh.domain.fairness import charge
+from synergymesh.domain.estimates import Estimates
+from synergymesh.domain.explain import Blocker, Explanation, Reason
+from synergymesh.domain.fair_queue import Cohort
+from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import Instant
+from synergymesh.domain.limits import MINUTE, NOTHING, Capacity, Request
+from synergymesh.domain.queue_tree import HOUR_LIMIT, QueueTree, parent_of
+from synergymesh.domain.queue_views import TenantView, blockers_of, explanation_of, view_of
+from synergymesh.domain.tenant_queue import (
+    COST_MIN_MICROSECONDS,
+    DEBT_MAX,
+    NO_REQUEST,
+    Item,
+    Member,
+    Queue,
+    WorkT,
+    dominant_share,
+)
+
+PAUSED: Final = Reason.PAUSED
+CONCURRENCY: Final = Reason.CONCURRENCY
+MEMORY: Final = Reason.MEMORY
+CPU: Final = Reason.CPU
+CAPACITY: Final = Reason.CAPACITY
+FREED_BY_AN_END = frozenset({None, CONCURRENCY, MEMORY, CPU})
 
 
-class Work(Protocol):
-    """What a scheduler needs to know of a run."""
+class Scheduler(QueueTree[WorkT]):
+    """Decide what starts next. Every grant takes a slot, memory and CPU, which `release()` gives back."""
 
-    def wants(self, position: int) -> bool:
-        """Tell whether the task at that position still waits to be started."""
-        ...
+    def __init__(self, capacity: Capacity, *, records_reservations: bool = True) -> None:
+        super().__init__(capacity, records_reservations=records_reservations)
+        self._grants: dict[int, Grant[WorkT]] = {}
 
-
-WorkT = TypeVar("WorkT", bound=Work)
-
-
-class Ready(NamedTuple, Generic[WorkT]):
-    """A task that may start; compares by urgency: higher priority, older run, longer remaining path, first come.
-
-    `order` is unique, so nothing after it is ever compared.
-    """
-
-    negative_priority: int
-    age: int
-    negative_rank: int
-    order: int
-    cost: int
-    run: WorkT
-    position: int
-
-
-class TenantQueue(Generic[WorkT]):
-    """Hold one tenant's ready tasks, its limits and its place in the fair queue."""
-
-    __slots__ = ("in_heap", "max_concurrent", "paused", "ready", "running", "start_tag", "tenant_id", "weight")
-
-    def __init__(self, tenant_id: str, max_concurrent: int, weight: int) -> None:
-        self.tenant_id = tenant_id
-        self.max_concurrent = max_concurrent
-        self.weight = weight
-        self.running = 0
-        self.paused = False
-        self.ready: list[Ready[WorkT]] = []
-        self.start_tag = 0
-        self.in_heap = False
-
-
-class Scheduler(Generic[WorkT]):
-    """Decide what starts next. Every `next()` that gives a task takes a slot, which `release()` gives back.
-
-    Args:
-        capacity: tasks that may run at the same time, over all tenants.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.running = 0
-        self._tenants: dict[str, TenantQueue[WorkT]] = {}
-        self._eligible: list[tuple[int, int, TenantQueue[WorkT]]] = []
-        self._delayed: list[tuple[Instant, int, str, Ready[WorkT]]] = []
-        self._virtual_time = 0
-        self._order = 0
-
-    def add_tenant(self, tenant_id: str, *, max_concurrent: int, weight: int) -> None:
-        """Make a tenant known, or change its limits from the next decision on."""
-        queue = self._tenants.get(tenant_id)
-        if queue is None:
-            self._tenants[tenant_id] = TenantQueue(tenant_id, max_concurrent, weight)
-            return
-        queue.max_concurrent = max_concurrent
-        queue.weight = weight
-        self._activate(queue)
-
-    def remove_tenant(self, tenant_id: str) -> None:
-        """Forget a tenant and what waits for it; what still runs may be released later."""
-        queue = self._tenants.pop(tenant_id, None)
-        if queue is not None:
-            queue.ready.clear()
-
-    def pause(self, tenant_id: str) -> None:
-        """Start nothing more for a tenant."""
-        self._tenants[tenant_id].paused = True
-
-    def resume(self, tenant_id: str) -> None:
-        """Start tasks of a paused tenant again."""
-        queue = self._tenants[tenant_id]
-        queue.paused = False
-        self._activate(queue)
+    # --- tasks ------------------------------------------------------------------------------------------------------
 
     def push(
         self,
@@ -107,6 +57,9 @@ class Scheduler(Generic[WorkT]):
         age: int,
         rank: int,
         cost: int,
+        request: Request = NO_REQUEST,
+        component: Hashable = None,
+        since: Instant = 0,
         at: Instant = 0,
     ) -> None:
         """Add a task that may start now, or at the moment `at`. Of a tenant that is not known, it is dropped.
@@ -115,92 +68,358 @@ class Scheduler(Generic[WorkT]):
             tenant_id: whose task.
             run: the run.
             position: the task's place in the run.
-            priority: the highest goes first.
+            priority: level; the highest goes first, and who came a minute earlier counts as one level higher.
             age: the run's place in the order of submission; what was begun earlier is finished first.
             rank: remaining path in microseconds; the longest goes first.
-            cost: expected microseconds, charged to the tenant when the task starts.
+            cost: expected microseconds, until the component's duration is learnt.
+            request: memory and CPU that it takes.
+            component: what durations are learnt by.
+            since: when the run was submitted, for ageing.
             at: 0 for now.
         """
-        self._order = order = self._order + 1
-        ready = Ready(-priority, age, -rank, order, cost, run, position)
-        if at:
-            heappush(self._delayed, (at, order, tenant_id, ready))
+        queue = self._queues.get(tenant_id)
+        if queue is None:
             return
-        queue = self._tenants.get(tenant_id)
-        if queue is not None:
-            heappush(queue.ready, ready)
-            if not queue.in_heap:
-                self._activate(queue)
+        self._order = order = self._order + 1
+        item = (since // MINUTE - priority, age, -rank, order, run, position, cost, request, component)
+        if at:
+            queue.delayed += 1
+            heappush(self._timers, (at, order, queue, item))
+        else:
+            self._add(queue, item)
 
     def next_due(self) -> Instant | None:
-        """Give the moment when the next delayed task may start."""
-        return self._delayed[0][0] if self._delayed else None
+        """Give the moment when a delayed task may start or an hour has room again."""
+        return self._timers[0][0] if self._timers else None
 
     def wake(self, now: Instant) -> None:
-        """Make the delayed tasks ready whose moment has come."""
-        delayed = self._delayed
-        while delayed and delayed[0][0] <= now:
-            _, _, tenant_id, ready = heappop(delayed)
-            queue = self._tenants.get(tenant_id)
-            if queue is not None:
-                heappush(queue.ready, ready)
-                self._activate(queue)
-
-    def next(self) -> Ready[WorkT] | None:
-        """Take the task that starts next, and a slot for it; None when nothing may start now."""
-        eligible = self._eligible
-        while eligible and self.running < self.capacity:
-            start_tag, _, queue = eligible[0]
-            ready = self._pop(queue) if not queue.paused and queue.running < queue.max_concurrent else None
-            if ready is None:
-                heappop(eligible)
-                queue.in_heap = False
+        """Make those ready whose moment has come."""
+        timers = self._timers
+        now = self._clamp(now)
+        while timers and timers[0][0] <= now:
+            at, _, member, item = heappop(timers)
+            if not member.alive:
                 continue
-            self._virtual_time = start_tag
-            queue.start_tag = start_tag + charge(ready.cost, queue.weight)
-            queue.running += 1
-            self.running += 1
-            if queue.ready and queue.running < queue.max_concurrent:
-                self._order += 1
-                heapreplace(eligible, (queue.start_tag, self._order, queue))
+            if item is not None:
+                assert isinstance(member, Queue)
+                member.delayed -= 1
+                self._add(member, item)
+            elif member.until == at:
+                member.until = 0
+                self._look_again(member)
+
+    def next(self, now: Instant) -> Grant[WorkT] | None:
+        """Take the task that starts next, and what it needs at all levels; None when nothing may start now."""
+        if now > self._now:
+            self._now = now
+        else:
+            now = self._now
+        root = self._root
+        if root.running >= root.slots:
+            return None
+        queue = self._candidate(root, now)
+        if queue is None:
+            return None
+        _, _, _, order, run, position, cost, request, component = heappop(queue.ready)
+        if queue.estimates is not None:
+            cost = queue.estimates.get(component, cost)
+        if cost < COST_MIN_MICROSECONDS:
+            cost = COST_MIN_MICROSECONDS
+        dominant = self._dominant.get(request)
+        if dominant is None:
+            dominant = self._dominant[request] = dominant_share(request, self.capacity)
+        charged = cost * dominant
+        least = COST_MIN_MICROSECONDS * dominant
+        memory_mb, cpu_millis = request
+        root.running += 1
+        root.memory_used += memory_mb
+        root.cpu_used += cpu_millis
+        stamp = self._order
+        member: Member[WorkT] = queue
+        parent = queue.parent
+        has_more = bool(queue.ready)
+        while parent is not None:
+            if member.guaranteed is not NOTHING:
+                parent.reserve(member.unclaimed(), -1)
+            running = member.running = member.running + 1
+            member.memory_used += memory_mb
+            member.cpu_used += cpu_millis
+            if member.guaranteed is not NOTHING:
+                parent.reserve(member.unclaimed(), 1)
+            hour = member.hour
+            if hour is not None and member.hourly:
+                hour.use()
+                if hour.left <= hour.low:
+                    self._thirsty[member] = None
+            member.served += charged
+            # the tag moves by what is charged now and what is owed, forward in any case, and not too far
+            amount = charged + member.owed
+            kept = 0
+            if amount < least:
+                kept = amount - least
+                amount = least
+            elif amount > DEBT_MAX:
+                amount = DEBT_MAX
+            tag = member.start_tag
+            moved, rest = divmod(amount, member.weight)
+            member.owed = rest + kept
+            member.start_tag = moved = tag + moved
+            if tag > parent.virtual_time:
+                parent.virtual_time = tag
+            if has_more and running < member.slots:
+                stamp += 1
+                member.entry = stamp
+                heapreplace(parent.heap, (moved if member.share is None else parent.key(member), stamp, member))
             else:
-                heappop(eligible)
-                queue.in_heap = False
-            return ready
-        return None
+                heappop(parent.heap)
+                member.entry = 0
+                if has_more:
+                    member.hold(CONCURRENCY)
+            if parent.closed:
+                parent.look_for_claim(self._dominant)
+            has_more = parent.has_work()
+            member = parent
+            parent = member.parent
+        self._order = stamp
+        grant = Grant(run, position, queue, request, component, order, now, dominant, charged)
+        self._grants[order] = grant
+        return grant
 
-    def release(self, tenant_id: str) -> None:
-        """Give back a slot of a tenant."""
-        self.running -= 1
-        queue = self._tenants.get(tenant_id)
-        if queue is not None:
-            queue.running -= 1
-            if not queue.in_heap:
+    def release(self, grant: Grant[WorkT], now: Instant, *, learn: bool = True) -> None:
+        """Give back what a task took, charge what it really cost, and learn how long it takes.
+
+        Args:
+            grant: each is released once.
+            now: when it ended.
+            learn: False if the duration says nothing, because it was cancelled or never begun.
+        """
+        del self._grants[grant.order]
+        if now > self._now:
+            self._now = now
+        actual = (self._now - grant.started_at) // 1_000
+        if actual < COST_MIN_MICROSECONDS:
+            actual = COST_MIN_MICROSECONDS
+        queue = grant.queue
+        if learn:
+            estimates = queue.estimates
+            if estimates is None:
+                estimates = queue.estimates = Estimates()
+            estimates.learn(grant.component, actual)
+        cost = actual * grant.dominant
+        more = cost - grant.charged
+        grant.charged = cost
+        memory_mb, cpu_millis = grant.request
+        member: Member[WorkT] = queue
+        parent = queue.parent
+        while parent is not None:
+            member.owed += more
+            member.served += more
+            if member.guaranteed is not NOTHING:
+                parent.reserve(member.unclaimed(), -1)
+            member.running -= 1
+            member.memory_used -= memory_mb
+            member.cpu_used -= cpu_millis
+            if member.guaranteed is not NOTHING:
+                parent.reserve(member.unclaimed(), 1)
+            if not member.entry:
+                if member.held in FREED_BY_AN_END:
+                    member.held = None
+                    if member.has_work() and member.alive:
+                        self._activate(member)
+            elif member.share is not None:
+                self._enter(member)  # may be within its nominal share again
+            member = parent
+            parent = member.parent
+        member.running -= 1
+        member.memory_used -= memory_mb
+        member.cpu_used -= cpu_millis
+
+    def correct_long(self, now: Instant) -> None:
+        """Charge tasks that run longer than expected for the time that they have run; O(running tasks)."""
+        now = self._clamp(now)
+        for grant in self._grants.values():
+            cost = (now - grant.started_at) // 1_000 * grant.dominant
+            if cost > grant.charged:
+                self._correct(grant, cost)
+
+    def adopt(
+        self,
+        tenant_id: str,
+        run: WorkT,
+        position: int,
+        *,
+        cost: int,
+        request: Request = NO_REQUEST,
+        component: Hashable = None,
+        started_at: Instant,
+    ) -> Grant[WorkT]:
+        """Take over a task that runs already, whatever the limits are now."""
+        queue = self._queues[tenant_id]
+        self._order = order = self._order + 1
+        dominant = dominant_share(request, self.capacity)
+        member: Member[WorkT] | None = queue
+        while member is not None:
+            self._take(member, request)
+            member = member.parent
+        charged = max(cost, COST_MIN_MICROSECONDS) * dominant
+        grant = self._grants[order] = Grant(
+            run, position, queue, request, component, order, started_at, dominant, charged
+        )
+        return grant
+
+    # --- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Count the tasks that run."""
+        return self._root.running
+
+    @property
+    def virtual_time(self) -> int:
+        """Give the virtual time between tenants; it never goes back."""
+        return self._root.virtual_time
+
+    def grants(self) -> Iterator[Grant[WorkT]]:
+        """Go through what runs, in the order of starting."""
+        return iter(list(self._grants.values()))
+
+    def why(self, run: WorkT, position: int, now: Instant, *, tenant_id: str | None = None) -> list[Blocker]:
+        """Say what keeps a task from starting, in order; nothing if it starts at the next decision or does not wait.
+
+        Args:
+            run: the run.
+            position: the task's place in it.
+            now: the present.
+            tenant_id: where to look; all queues if it is None. O(length of the queue).
+        """
+        found = self._find(run, position, tenant_id)
+        return (
+            []
+            if found is None
+            else blockers_of(*found, self._root, self._clamp(now), recorded=self._records_reservations)
+        )
+
+    def explain(self, run: WorkT, position: int, now: Instant, *, tenant_id: str | None = None) -> Explanation:
+        """Give the blockers of a task, its place in its tenant's queue and when it will probably start."""
+        found = self._find(run, position, tenant_id)
+        if found is None:
+            return Explanation(blockers=[], position=None, estimated_start=None)
+        return explanation_of(
+            *found, self._root, self._grants.values(), self._clamp(now), recorded=self._records_reservations
+        )
+
+    def snapshot(self, now: Instant) -> list[TenantView]:
+        """Describe every tenant and sub-tenant."""
+        total = sum(member.weight for member in self._root.members.values() if member.entry or member.running)
+        return [
+            view_of(member, self._queues_below(member), self._root, total, self._clamp(now))
+            for member in self._members.values()
+        ]
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _candidate(self, cohort: Cohort[WorkT], now: Instant) -> Queue[WorkT] | None:
+        """Find the queue whose head is next in a cohort and fits everywhere below and in it; take nothing.
+
+        What leads to it is then first in the heap of each level. Those that cannot go on leave the heap.
+        """
+        heap = cohort.heap
+        while True:
+            if cohort.closed:
+                cohort.reopen()
+            while heap:
+                _, stamp, member = heap[0]
+                if member.entry == stamp:
+                    break
+                heappop(heap)
+            else:
+                return None
+            reason: Reason | None = None
+            queue: Queue[WorkT] | None = None
+            item: Item[WorkT] | None = None
+            if member.paused:
+                reason = PAUSED
+            elif member.running >= member.slots:
+                reason = CONCURRENCY
+            elif member.hourly and not self._hour_has_room(member, now):
+                reason = HOUR_LIMIT
+            elif isinstance(member, Queue):
+                queue = member
+                item = queue.head()
+            elif isinstance(member, Cohort):
+                queue = self._candidate(member, now)
+                if queue is not None:
+                    item = queue.head()
+            if queue is not None and item is not None:
+                request = item[7]
+                memory_mb, cpu_millis = request
+                if (
+                    cohort.claim is None
+                    and not cohort.guarantees
+                    and member.memory_used + memory_mb <= member.memory
+                    and member.cpu_used + cpu_millis <= member.cpu
+                    and cohort.memory_used + memory_mb <= cohort.memory
+                    and cohort.cpu_used + cpu_millis <= cohort.cpu
+                ):
+                    return queue
+                # never starts, if it asks for more than a limit as such: it blocks nobody
+                if memory_mb > min(member.memory, cohort.memory) or cpu_millis > min(member.cpu, cohort.cpu):
+                    queue.set_aside()
+                    continue
+                if isinstance(member, Queue):
+                    if member.memory_used + memory_mb > member.memory:
+                        reason = MEMORY
+                    elif member.cpu_used + cpu_millis > member.cpu:
+                        reason = CPU
+                if reason is None:
+                    if cohort.fits(member, request):
+                        return queue
+                    cohort.close(member, request)
+                    member.last_reason = CAPACITY if cohort is self._root else MEMORY
+                    continue
+            heappop(heap)
+            member.entry = 0
+            if reason is not None:
+                member.hold(reason)
+
+    def _add(self, queue: Queue[WorkT], item: Item[WorkT]) -> None:
+        heappush(queue.ready, item)
+        if not queue.entry:
+            held = queue.held
+            if held is None or ((held is MEMORY or held is CPU) and queue.ready[0] is item):
                 self._activate(queue)
+        elif queue.shut and queue.ready[0] is item:
+            self._enter(queue)
 
-    def running_of(self, tenant_id: str) -> int:
-        """Give how many slots a tenant has taken."""
-        queue = self._tenants.get(tenant_id)
-        return queue.running if queue is not None else 0
+    def _take(self, member: Member[WorkT], request: Request) -> None:
+        if member.guaranteed is not NOTHING:
+            parent_of(member).reserve(member.unclaimed(), -1)
+        member.running += 1
+        member.memory_used += request.memory_mb
+        member.cpu_used += request.cpu_millis
+        if member.guaranteed is not NOTHING:
+            parent_of(member).reserve(member.unclaimed(), 1)
 
-    def waiting_of(self, tenant_id: str) -> int:
-        """Give how many tasks of a tenant are ready and wait for a slot (cancelled ones not yet dropped included)."""
-        queue = self._tenants.get(tenant_id)
-        return len(queue.ready) if queue is not None else 0
+    def _correct(self, grant: Grant[WorkT], cost: int) -> None:
+        """Let the tenant owe what a task cost more than was charged, or less."""
+        more = cost - grant.charged
+        grant.charged = cost
+        member: Member[WorkT] = grant.queue
+        while member.parent is not None:
+            member.owed += more
+            member.served += more
+            member = member.parent
 
-    def _activate(self, queue: TenantQueue[WorkT]) -> None:
-        if queue.in_heap or queue.paused or not queue.ready or queue.running >= queue.max_concurrent:
-            return
-        self._order += 1
-        queue.in_heap = True
-        queue.start_tag = max(queue.start_tag, self._virtual_time)
-        heappush(self._eligible, (queue.start_tag, self._order, queue))
-
-    @staticmethod
-    def _pop(queue: TenantQueue[WorkT]) -> Ready[WorkT] | None:
-        """Take the tenant's most urgent task; those that were cancelled meanwhile are dropped."""
-        while queue.ready:
-            ready = heappop(queue.ready)
-            if ready.run.wants(ready.position):
-                return ready
+    def _find(
+        self, run: WorkT, position: int, tenant_id: str | None
+    ) -> tuple[Queue[WorkT], Item[WorkT], Instant] | None:
+        """Look for a waiting task; its moment is 0 if that has come."""
+        queues = self._queues.values() if tenant_id is None else [self._queues[tenant_id]]
+        for queue in queues:
+            for item in (*queue.ready, *(queue.aside or ())):
+                if item[4] is run and item[5] == position:
+                    return queue, item, 0
+        for at, _, member, item_ in self._timers:
+            if item_ is not None and isinstance(member, Queue) and item_[4] is run and item_[5] == position:
+                return member, item_, at
         return None

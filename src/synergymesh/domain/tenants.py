@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import InvalidRequest
 
+WEIGHT_MAX = 1_000
+"""Weights in the fair queue are small ratios; larger ones would only starve the others."""
+
 TENANT_NAME_MAX = 200
 """Characters; names are shown in tables and pages."""
-
-QUOTA_FIELD_MAX = 1_000_000_000
-"""No limit of a quota is larger: far above any machine, far below 2**63 for sums in fixed point."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceQuota:
-    """Hold the limits of one tenant.
-
-    Attributes:
-        max_concurrent_tasks: tasks that run at the same time.
-        max_memory_mb: sum of the memory requests of running tasks, in MiB.
-        max_cpu_percent: share of the whole capacity, 1 to 100.
-        max_tasks_per_hour: starts in any rolling hour.
-        rate_limit_per_second: submissions per second.
-        max_queued_tasks: tasks that wait.
-        burst: submissions that may come at once; None for as many as the rate gives in a second.
-
-    Raises:
-        InvalidRequest: a limit is no whole number, below 1 or absurdly large.
-    """
-
-    max_concurrent_tasks: int = 5
-    max_memory_mb: int = 512
-    max_cpu_percent: int = 50
-    max_tasks_per_hour: int = 100
-    rate_limit_per_second: int = 10
-    max_queued_tasks: int = 1_000_000
-    burst: int | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name == "burst":
-                continue
-            most = 100 if field.name == "max_cpu_percent" else QUOTA_FIELD_MAX
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise InvalidRequest(
-                    f"quota.{field.name} must be a whole number from 1 to {most:,}, not {value!r}.",
-                    field=f"quota.{field.name}",
-                )
 
 
 class TenantTier(StrEnum):
@@ -105,39 +70,74 @@ TIER_PLANS: dict[TenantTier, TierPlan] = {
 }
 
 
+NO_PLAN = TierPlan(quota=ResourceQuota(), weight=1, sla_uptime_percent=99.0, features=frozenset())
+"""For a tenant whose tier is not in the configuration any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPolicy:
+    """Hold what the operator has set for one tenant beside its tier and quota.
+
+    Attributes:
+        weight: in the fair queue instead of the tier's, 1 to `WEIGHT_MAX`.
+        throttle_percent: share of its own limits that it may use at a time, 1 to 100; None for all.
+        share: of a sub-tenant in its parent's quota.
+
+    Raises:
+        InvalidRequest: a field is outside its range.
+    """
+
+    weight: int | None = None
+    throttle_percent: int | None = None
+    share: CohortShare | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("weight", WEIGHT_MAX), ("throttle_percent", 100)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
+                raise InvalidRequest(f"{name} must be a whole number from 1 to {most:,}, not {value!r}.", field=name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Describe a customer: `tenant_id` is `tenant-…`, `created_at` is aware (UTC)."""
+    """Describe a customer.
+
+    Attributes:
+        tenant_id: `tenant-…`.
+        tier: the name of its plan.
+        quota: its limits.
+        status: active, suspended or deleted.
+        created_at: aware (UTC).
+        weight: in the fair queue.
+        features_enabled: what its tier allows.
+        sla_uptime_percent: what its tier promises.
+        policy: what the operator has set for it.
+        parent_id: the tenant whose quota it shares, if it is a sub-tenant.
+    """
 
     tenant_id: str
     tenant_name: str
-    tier: TenantTier
+    tier: str
     quota: ResourceQuota
     status: TenantStatus
     created_at: datetime
-
-    @property
-    def features_enabled(self) -> frozenset[str]:
-        """Name the features of the tenant's tier."""
-        return TIER_PLANS[self.tier].features
-
-    @property
-    def weight(self) -> int:
-        """Give the tenant's weight in the fair queue."""
-        return TIER_PLANS[self.tier].weight
+    weight: int
+    features_enabled: frozenset[str]
+    sla_uptime_percent: float
+    policy: TenantPolicy
+    parent_id: str | None = None
 
 
-def parse_tier(value: object) -> TenantTier:
-    """Read a tier from its name in any case.
+def check_tier(value: object, plans: Mapping[str, TierPlan]) -> str:
+    """Read the name of a tier in any case.
 
     Raises:
         InvalidRequest: there is no such tier.
     """
-    try:
-        return TenantTier(str(value).lower())
-    except ValueError:
-        known = ", ".join(t.value for t in TenantTier)
-        raise InvalidRequest(f"tier must be one of {known}, not {value!r}.", field="tier") from None
+    name = str(value).lower()
+    if name not in plans:
+        raise InvalidRequest(f"tier must be one of {', '.join(plans)}, not {value!r}.", field="tier")
+    return name
 
 
 def check_tenant_name(name: object) -> str:

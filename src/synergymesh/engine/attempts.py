@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
 
+from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut
-from synergymesh.domain.scheduler import Ready, Scheduler
+from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
@@ -30,6 +31,7 @@ class Attempts:
 
     Attributes:
         under_way: oldest first; those that were judged but do not end are still here, and still hold their slot.
+        learnt: pairs of (tenant, learning key) whose durations changed since somebody took them from here.
         slot_freed: is called when a slot was given back.
         suspect_cleared: is called with a task that may run now that another suspect has ended.
     """
@@ -46,6 +48,7 @@ class Attempts:
     ) -> None:
         self.under_way: dict[int, Attempt] = {}
         self.slot_freed: Callable[[], None] = _nothing
+        self.learnt: set[tuple[str, Hashable]] = set()
         self.suspect_cleared: Callable[[LiveRun, list[int]], None] = _nothing
         self._scheduler = scheduler
         self._runs = runs
@@ -59,18 +62,17 @@ class Attempts:
         self._suspects: list[tuple[int, int, LiveRun, int]] = []
         self._quiet: asyncio.Event | None = None
 
-    def begin(self, ready: Ready[LiveRun]) -> None:
+    def begin(self, grant: Grant[LiveRun]) -> None:
         """Start a task for which the scheduler took a slot."""
-        run, position = ready.run, ready.position
+        run, position = grant.run, grant.position
         suspect = run.crashes is not None and position in run.crashes
         if suspect and self._suspect is not None:
             # tasks during which the process died run one after the other, so that the culprit is told from the rest
             assert run.crashes is not None
-            heappush(self._suspects, (-run.crashes[position], ready.order, run, position))
-            self._scheduler.release(run.tenant_id)
+            heappush(self._suspects, (-run.crashes[position], grant.order, run, position))
+            self._scheduler.release(grant, grant.started_at, learn=False)
             return
-        now = self._clock.now()
-        attempt = Attempt(run, position, run.next_number(position), now, self._ended)
+        attempt = Attempt(run, position, run.next_number(position), self._clock.now(), self._ended, grant)
         if suspect:
             self._suspect = attempt
         self.under_way[id(attempt)] = attempt
@@ -155,7 +157,10 @@ class Attempts:
 
     def _leave(self, attempt: Attempt) -> None:
         """Give the attempt's slot back."""
-        self._scheduler.release(attempt.run.tenant_id)
+        learn = not attempt.stopped
+        self._scheduler.release(attempt.grant, self._clock.now(), learn=learn)
+        if learn:
+            self.learnt.add((attempt.grant.tenant_id, attempt.grant.component))
         del self.under_way[id(attempt)]
         if attempt is self._suspect:
             self._suspect = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synergymesh.domain.retry import Cancelled
+from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.live import LiveRun
@@ -18,11 +19,20 @@ OPEN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 class Control:
     """Cancel runs, delete tenants."""
 
-    def __init__(self, store: Store, tenants: Tenants, runs: OpenRuns, attempts: Attempts, watching: Watching) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tenants: Tenants,
+        runs: OpenRuns,
+        attempts: Attempts,
+        scheduler: Scheduler[LiveRun],
+        watching: Watching,
+    ) -> None:
         self._store = store
         self._tenants = tenants
         self._runs = runs
         self._attempts = attempts
+        self._scheduler = scheduler
         self._watching = watching
 
     async def cancel_run(self, run_id: str, tenant_id: str | None) -> bool:
@@ -44,8 +54,9 @@ class Control:
         Raises:
             UnknownTenant: there is none of that id.
             TenantHasOpenRuns: it has open runs, and force is False.
+            InvalidRequest: it has sub-tenants.
         """
-        before = self._tenants.get(tenant_id)
+        before = self._tenants.check_childless(tenant_id)
         # nothing more is accepted while the runs are counted, so that none is acknowledged and then deleted
         tenant = await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED)
         open_runs = await self._store.count_runs(tenant_id=tenant_id, statuses=OPEN)
@@ -67,6 +78,7 @@ class Control:
     async def _cancel(self, run: LiveRun) -> None:
         if not run.cancelling:
             recorded = self._runs.cancel(run)
+            self._scheduler.refresh(run.tenant_id)
             for attempt in list((run.running or {}).values()):
                 self._attempts.stop(attempt, Cancelled())
             await recorded

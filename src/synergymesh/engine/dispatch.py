@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Sequence
 
 from synergymesh.domain.instants import SECOND, Instant
+from synergymesh.domain.limits import Reservation
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
-from synergymesh.engine.committer import Committer
+from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.versions import Version
 from synergymesh.ports.clock import Clock
-
-COMPONENT_PRIORITIES = 2_001
-"""A run's priority comes before its components' (-1,000 to 1,000)."""
+from synergymesh.ports.store import Committed, HourReserved
 
 SUSPECT_PRIORITIES = 5_000_000
 """Tasks during which the process died come before all others, the most suspicious first: an innocent one is soon done,
@@ -72,7 +71,7 @@ class Dispatcher:
         scheduler = self.scheduler
         crashes = run.crashes
         for position in positions:
-            priority = run.priority * COMPONENT_PRIORITIES + plan.priorities[position]
+            priority = run.priority
             if crashes is not None:
                 priority += crashes.get(position, 0) * SUSPECT_PRIORITIES
             scheduler.push(
@@ -83,6 +82,9 @@ class Dispatcher:
                 age=run.order,
                 rank=plan.ranks[position],
                 cost=plan.costs[position],
+                request=plan.requests[position],
+                component=plan.learning_keys[position],
+                since=run.created_at,
                 at=at,
             )
         self.pump_soon()
@@ -104,17 +106,30 @@ class Dispatcher:
         if not self._started:
             return
         scheduler = self.scheduler
+        now = self._clock.now()
         due = scheduler.next_due()
-        if due is not None and due <= self._clock.now():
-            scheduler.wake(self._clock.now())
-            due = scheduler.next_due()
+        if due is not None and due <= now:
+            scheduler.wake(now)
         while not self._committer.is_full:
-            ready = scheduler.next()
-            if ready is None:
+            grant = scheduler.next(self._clock.now())
+            if grant is None:
                 break
-            self._attempts.begin(ready)
+            self._attempts.begin(grant)
+        for tenant_id, reservation in scheduler.pending_reservations(now):
+            self._reserve(tenant_id, reservation)
+        due = scheduler.next_due()
         if due is not None and due != self._alarm_at:
             self._set_alarm(due)
+
+    def _reserve(self, tenant_id: str, reservation: Reservation) -> None:
+        """Write down starts of a tenant's rolling hour before they are used."""
+
+        def recorded(answer: Answer) -> None:
+            self.scheduler.reserved(tenant_id, reservation, written=isinstance(answer, Committed))
+            self.pump_soon()
+
+        rows = [HourReserved(tenant_id, minute, starts) for minute, starts in reservation.rows]
+        self._committer.put(rows, recorded)
 
     def _set_alarm(self, due: Instant) -> None:
         if self._alarm is not None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
 from synergymesh.domain.retry import ErrorInfo, Outcome
@@ -23,6 +24,7 @@ class Attempt:
 
     Attributes:
         ended: takes the outcome.
+        grant: what the scheduler gave for it.
         executor: None until the attempt is handed to it.
         recorded: whether the store knows that it runs.
         expired: whether its timeout has passed.
@@ -34,6 +36,7 @@ class Attempt:
         "ended",
         "executor",
         "expired",
+        "grant",
         "handle",
         "number",
         "position",
@@ -52,12 +55,14 @@ class Attempt:
         number: int,
         started_at: Instant,
         ended: Callable[[Attempt, Outcome], None],
+        grant: Grant[LiveRun],
     ) -> None:
         self.run = run
         self.position = position
         self.number = number
         self.started_at = started_at
         self.ended = ended
+        self.grant = grant
         self.context = TaskContext(run.run_id, run.version.plan.component_ids[position], run.tenant_id, number)
         self.executor: Executor | None = None
         self.handle: Any = None
@@ -113,6 +118,7 @@ class LiveRun:
     __slots__ = (
         "cancelling",
         "crashes",
+        "created_at",
         "errors",
         "failures",
         "input",
@@ -141,6 +147,7 @@ class LiveRun:
         *,
         priority: int,
         not_before: Instant,
+        created_at: Instant,
         recoveries: int = 0,
         started_at: Instant | None = None,
     ) -> None:
@@ -151,6 +158,7 @@ class LiveRun:
         self.order = 0
         self.priority = priority
         self.not_before = not_before
+        self.created_at = created_at
         self.recoveries = recoveries
         self.started_at = started_at
         self.start_recorded = started_at is not None

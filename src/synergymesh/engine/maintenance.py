@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Hashable
 
+from synergymesh.domain.limits import MINUTE, WINDOW_MINUTES
+from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.committer import Answer, Committer
+from synergymesh.engine.live import LiveRun
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
-from synergymesh.ports.store import Store
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import EstimateLearnt, Store
 
 TICK_SECONDS = 0.5
 
+LEARN_TICKS = 10
+"""What was learnt is written every five seconds: a crash forgets no more than that."""
+
+PRUNE_TICKS = 120
+
 PURGE_ROWS = 500
 """Rows deleted in one transaction, so that no commit waits long behind it."""
+
+ESTIMATES_PER_UNIT = 500
 
 log = Log("synergymesh.engine")
 
 
 class Maintenance:
-    """Write down long tasks, and delete what deleted tenants left."""
+    """Write down long tasks and learnt durations, charge what runs long, and delete what is not needed any more."""
 
-    def __init__(self, store: Store, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        scheduler: Scheduler[LiveRun],
+        attempts: Attempts,
+        clock: Clock,
+    ) -> None:
         self._store = store
+        self._committer = committer
+        self._scheduler = scheduler
         self._attempts = attempts
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self.purge_is_due = True
 
@@ -36,15 +60,42 @@ class Maintenance:
             self._task.cancel()
             await asyncio.wait([self._task])
 
+    def record_learnt(self) -> None:
+        """Write down the durations that changed."""
+        by_tenant: dict[str, list[Hashable]] = defaultdict(list)
+        for tenant_id, key in self._attempts.learnt:
+            by_tenant[tenant_id].append(key)
+        self._attempts.learnt.clear()
+        changes = []
+        for tenant_id, keys in by_tenant.items():
+            known = self._scheduler.learnt(tenant_id)
+            for key in keys:
+                if key in known:
+                    assert isinstance(key, tuple)
+                    workflow, component_id = key
+                    changes.append(EstimateLearnt(tenant_id, workflow, component_id, known[key]))
+        for start in range(0, len(changes), ESTIMATES_PER_UNIT):
+            self._committer.put(changes[start : start + ESTIMATES_PER_UNIT], _whatever, may_fail=True)
+
     async def _tick_for_ever(self) -> None:
+        ticks = 0
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            ticks += 1
             self._attempts.record_long_tasks()
-            if self.purge_is_due:
-                await self._purge()
+            self._scheduler.correct_long(self._clock.now())
+            if ticks % LEARN_TICKS == 0:
+                self.record_learnt()
+            if self.purge_is_due or ticks % PRUNE_TICKS == 0:
+                await self._delete()
 
-    async def _purge(self) -> None:
+    async def _delete(self) -> None:
         try:
             self.purge_is_due = bool(await self._store.purge_deleted(PURGE_ROWS))
+            await self._store.prune_reservations(self._clock.now() // MINUTE - 2 * WINDOW_MINUTES, PURGE_ROWS)
         except StoreError as error:
-            log.warning("what deleted tenants left could not be deleted; tried again", error=str(error))
+            log.warning("what is not needed any more could not be deleted; tried again", error=str(error))
+
+
+def _whatever(answer: Answer) -> None:
+    """Do nothing: an estimate that was not written is learnt again."""

@@ -14,6 +14,7 @@ from synergymesh.domain.payload import decode, encode
 from synergymesh.domain.retry import ErrorInfo, Outcome, Verdict, decide, describe
 from synergymesh.domain.run_state import CANCELLED, PENDING, RETRYING, RUNNING
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.backlog import Backlog
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.live import Attempt, LiveRun
@@ -43,6 +44,7 @@ class OpenRuns:
 
     Attributes:
         released: is called with a run, the positions that may start, and the moment from which (0 for now).
+        backlog: counts the open tasks.
     """
 
     def __init__(self, committer: Committer, clock: Clock, *, payload_bytes_max: int) -> None:
@@ -53,12 +55,14 @@ class OpenRuns:
         self._dice = Random()
         self._live: dict[str, LiveRun] = {}
         self._orders = 0
+        self.backlog = Backlog()
 
     def add(self, run: LiveRun) -> None:
         """Take up a run; its place is behind all others."""
         self._orders += 1
         run.order = self._orders
         self._live[run.run_id] = run
+        self.backlog.add(run.tenant_id, run.state.open_tasks)
 
     def get(self, run_id: str) -> LiveRun | None:
         """Give an open run."""
@@ -158,6 +162,7 @@ class OpenRuns:
     def settle(self, run: LiveRun, position: int, finished: TaskFinished) -> None:
         """Note a task's final state and have it recorded with what follows from it; then release its dependants."""
         ready, skipped = run.state.settle(position, finished.status, finished.result)
+        self.backlog.add(run.tenant_id, -1 - len(skipped))
         unit: list[Change] = [finished]
         if skipped:
             unit += self._without_attempt(run, skipped, finished.ended_at)
@@ -245,7 +250,8 @@ class OpenRuns:
 
     def _let_go(self, run: LiveRun, error: Exception) -> None:
         """Tell those who wait for a run that it does not end here."""
-        self._live.pop(run.run_id, None)
+        if self._live.pop(run.run_id, None) is not None:
+            self.backlog.add(run.tenant_id, -run.state.open_tasks)
         run.state.cancel_waiting()  # nothing more of it starts
         for attempt in list((run.running or {}).values()):
             attempt.settled = True
@@ -263,9 +269,11 @@ class OpenRuns:
         """
         run.cancelling = True
         now = self._clock.now()
+        cancelled = run.state.cancel_waiting()
+        self.backlog.add(run.tenant_id, -len(cancelled))
         unit: list[Change] = [
             CancelRequested(run.run_id, run.tenant_id, now),
-            *self._without_attempt(run, run.state.cancel_waiting(), now),
+            *self._without_attempt(run, cancelled, now),
         ]
         end = None
         if not run.state.open_tasks:

@@ -75,12 +75,13 @@ class Recovery:
             record.input,
             priority=record.priority,
             not_before=record.not_before,
+            created_at=record.created_at,
             recoveries=record.recoveries,
             started_at=record.started_at,
         )
-        self._runs.add(run)
         retry_at = self._restore_attempts(run, attempts)
         poisoned = self._restore_tasks(run, tasks)
+        self._runs.add(run)
         startable = run.state.startable()
         if record.cancel_requested_at is not None:
             await self._runs.cancel(run)

@@ -12,6 +12,7 @@ from typing import Any
 from synergymesh.config import IDENTIFIER_MAX
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.payload import encode
+from synergymesh.engine.admission import Admission
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
@@ -36,6 +37,7 @@ class Submission:
     def __init__(
         self,
         tenants: Tenants,
+        admission: Admission,
         versions: Versions,
         committer: Committer,
         runs: OpenRuns,
@@ -45,6 +47,7 @@ class Submission:
         payload_bytes_max: int,
     ) -> None:
         self._tenants = tenants
+        self._admission = admission
         self._versions = versions
         self._committer = committer
         self._runs = runs
@@ -67,7 +70,8 @@ class Submission:
 
         Raises:
             UnknownTenant, TenantNotActive: it cannot be submitted for that tenant.
-            InvalidRequest: input, key, priority or not_before cannot be accepted.
+            InvalidRequest: input, key, priority or not_before cannot be accepted, or a task could never run.
+            FeatureNotEnabled, RateLimitExceeded, BacklogFull: the tenant's plan does not allow it, or not now.
             IdempotencyConflict: the key belongs to a run with another workflow or input.
             StoreUnavailable: it could not be recorded.
         """
@@ -80,6 +84,7 @@ class Submission:
         earliest = check_not_before(not_before)
         await self._committer.room()
         now = self._clock.now()
+        self._admission.admit(tenant, version.plan, priority, now)
         row = RunCreated(
             self._new_run_id(now),
             tenant.tenant_id,
@@ -93,12 +98,14 @@ class Submission:
         )
         unit: list[Change] = [row] if version.stored else [version.row(now), row]
         acknowledged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._runs.backlog.add(tenant.tenant_id, version.plan.size)
         self._committer.put(unit, partial(self._recorded, row, version, acknowledged), may_fail=True)
         return await acknowledged
 
     def _recorded(self, row: RunCreated, version: Version, acknowledged: asyncio.Future[str], answer: Answer) -> None:
         """Begin a run that is recorded, whether or not its submitter still waits."""
         run_id = row.run_id
+        self._runs.backlog.add(row.tenant_id, -version.plan.size)  # counted again with the run itself
         error: Exception | None = None
         if isinstance(answer, Exception):
             error = answer
@@ -127,6 +134,7 @@ class Submission:
             row.input,
             priority=row.priority,
             not_before=row.not_before,
+            created_at=row.created_at,
         )
         self._runs.add(run)
         at = run.not_before if run.not_before > self._clock.now() else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from synergymesh.config import PAYLOAD_BYTES_MAX
 from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.limits import Request
 from synergymesh.domain.payload import encode
 from synergymesh.domain.plan import Plan
 from synergymesh.domain.retry import RetryPolicy
@@ -74,11 +75,13 @@ class Versions:
         store: Store,
         supplied: Iterable[Workflow],
         default_policy: RetryPolicy,
+        default_request: Request,
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
     ) -> None:
         self._store = store
         self._supplied = {workflow.name: workflow for workflow in supplied}
         self._default_policy = default_policy
+        self._default_request = default_request
         self._payload_bytes_max = payload_bytes_max
         self._versions: dict[str, Version] = {}
         self._by_object: dict[int, tuple[Workflow, WorkflowDefinition, Version]] = {}
@@ -91,7 +94,9 @@ class Versions:
             return known[2]
         version = self._versions.get(definition.content_hash)
         if version is None:
-            version = Version(Plan(definition, self._default_policy), workflow.source, stored=False)
+            version = Version(
+                Plan(definition, self._default_policy, self._default_request), workflow.source, stored=False
+            )
             self._versions[definition.content_hash] = version
         version.bind(workflow, self._payload_bytes_max)
         self._by_object[id(workflow)] = (workflow, definition, version)
@@ -110,7 +115,7 @@ class Versions:
         if record is None:
             raise StoreCorrupt(f"the database has runs of the workflow version {content_hash}, but not the version.")
         definition = WorkflowDefinition.from_json(record.definition)
-        version = Version(Plan(definition, self._default_policy), record.source, stored=True)
+        version = Version(Plan(definition, self._default_policy, self._default_request), record.source, stored=True)
         self._versions[content_hash] = version
         self._find_functions(version)
         return version

@@ -13,9 +13,10 @@ import msgspec
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode
+from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import ErrorInfo
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tenants import ResourceQuota, Tenant, TenantTier
+from synergymesh.domain.tenants import NO_PLAN, Tenant, TenantPolicy, TierPlan
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
 from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord
@@ -90,15 +91,22 @@ class Run:
     tasks: tuple[RunTask, ...] = ()
 
 
-def tenant_view(record: TenantRecord) -> Tenant:
-    """Describe a tenant."""
+def tenant_view(record: TenantRecord, plans: Mapping[str, TierPlan]) -> Tenant:
+    """Describe a tenant; one whose tier is not configured any more has the features of none."""
+    plan = plans.get(record.tier, NO_PLAN)
+    policy = msgspec.json.decode(record.policy, type=TenantPolicy)
     return Tenant(
         tenant_id=record.tenant_id,
         tenant_name=record.tenant_name,
-        tier=TenantTier(record.tier),
+        tier=record.tier,
         quota=msgspec.json.decode(record.quota, type=ResourceQuota),
         status=record.status,
         created_at=to_datetime(record.created_at),
+        weight=policy.weight or plan.weight,
+        features_enabled=plan.features,
+        sla_uptime_percent=plan.sla_uptime_percent,
+        policy=policy,
+        parent_id=record.parent_id,
     )
 
 

@@ -1,0 +1,93 @@
+"""What an orchestrator is made of, and how the parts fit; the only place that knows which adapters run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.scheduler import Scheduler
+from synergymesh.engine.admission import Admission
+from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.committer import Committer
+from synergymesh.engine.control import Control
+from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.explaining import Explaining
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.maintenance import Maintenance
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.recovery import Recovery
+from synergymesh.engine.submission import Submission
+from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.versions import Versions
+from synergymesh.engine.watching import Watching
+from synergymesh.executors.loop import LoopExecutor
+from synergymesh.executors.thread import ThreadExecutor
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.executor import Executor
+from synergymesh.ports.store import Store
+from synergymesh.settings import Settings
+from synergymesh.workflows.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Hold what a started orchestrator is made of."""
+
+    store: Store
+    executors: Mapping[str, Executor]
+    committer: Committer
+    runs: OpenRuns
+    attempts: Attempts
+    dispatcher: Dispatcher
+    tenants: Tenants
+    submission: Submission
+    recovery: Recovery
+    control: Control
+    watching: Watching
+    explaining: Explaining
+    maintenance: Maintenance
+
+
+def assemble(
+    store: Store, settings: Settings, workflows: Iterable[Workflow], default_retry: RetryPolicy, clock: Clock
+) -> Parts:
+    """Put the parts together; nothing is started. Needs a running event loop.
+
+    Args:
+        store: opened.
+        settings: of the orchestrator.
+        workflows: that runs of an earlier process may need.
+        default_retry: the policy of tasks that have none of their own.
+        clock: where the time comes from.
+    """
+    capacity = settings.capacity()
+    payload_bytes_max = settings.payload_bytes_max
+    executors: dict[str, Executor] = {"loop": LoopExecutor(), "thread": ThreadExecutor(capacity.slots)}
+    committer = Committer(store)
+    scheduler: Scheduler[LiveRun] = Scheduler(capacity)
+    runs = OpenRuns(committer, clock, payload_bytes_max=payload_bytes_max)
+    attempts = Attempts(scheduler, runs, committer, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
+    dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
+    tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity)
+    tenants.changed = dispatcher.pump_soon
+    admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
+    versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
+    watching = Watching(store, runs)
+    return Parts(
+        store=store,
+        executors=executors,
+        committer=committer,
+        runs=runs,
+        attempts=attempts,
+        dispatcher=dispatcher,
+        tenants=tenants,
+        submission=Submission(
+            tenants, admission, versions, committer, runs, dispatcher, clock, payload_bytes_max=payload_bytes_max
+        ),
+        recovery=Recovery(store, versions, runs, dispatcher, clock),
+        control=Control(store, tenants, runs, attempts, scheduler, watching),
+        watching=watching,
+        explaining=Explaining(scheduler, runs, watching, clock),
+        maintenance=Maintenance(store, committer, scheduler, attempts, clock),
+    )

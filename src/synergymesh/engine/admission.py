@@ -1,0 +1,97 @@
+"""Whether a submission is admitted: feature, size, rate, backlog; without side effects until it is."""
+
+from __future__ import annotations
+
+from synergymesh.domain.instants import SECOND, Instant
+from synergymesh.domain.limits import SubmissionRate
+from synergymesh.domain.plan import Plan
+from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.tenants import Tenant
+from synergymesh.engine.features import check_feature
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.tenants import Tenants
+from synergymesh.errors import BacklogFull, InvalidRequest, RateLimitExceeded
+
+
+class Admission:
+    """Admit submissions inside a tenant's plan.
+
+    Args:
+        queued_tasks_max: tasks that may wait, over all tenants.
+    """
+
+    def __init__(
+        self, tenants: Tenants, scheduler: Scheduler[LiveRun], runs: OpenRuns, *, queued_tasks_max: int
+    ) -> None:
+        self._tenants = tenants
+        self._scheduler = scheduler
+        self._runs = runs
+        self._queued_tasks_max = queued_tasks_max
+        self._rates: dict[str, SubmissionRate] = {}
+
+    def admit(self, tenant: Tenant, plan: Plan, priority: int, now: Instant) -> None:
+        """Admit a run and take its place in the rate.
+
+        Raises:
+            FeatureNotEnabled: the run needs a feature that the tenant's tier does not have.
+            InvalidRequest: a task asks for more than the whole quota; it could never run.
+            BacklogFull: too many tasks wait.
+            RateLimitExceeded: the tenant submits too fast.
+        """
+        plans = self._tenants.plans
+        for feature, what in plan.features.items():
+            check_feature(tenant, feature, what, plans)
+        if priority:
+            check_feature(tenant, "custom_policies", "a priority", plans)
+        self._check_size(tenant, plan)
+        family = self._family(tenant)
+        for each in family:
+            self._check_backlog(each, plan.size)
+        self._check_whole_backlog(plan.size)
+        wait = max(self._rate(each, now).retry_after(now) for each in family)
+        if wait:
+            raise RateLimitExceeded(
+                tenant.tenant_id, per_second=tenant.quota.rate_limit_per_second, retry_after=wait / SECOND
+            )
+        for each in family:
+            self._rates[each.tenant_id].take(now)
+
+    def _family(self, tenant: Tenant) -> list[Tenant]:
+        """Give the tenant and the one whose quota it shares."""
+        return [tenant] if tenant.parent_id is None else [tenant, self._tenants.get(tenant.parent_id)]
+
+    def _check_size(self, tenant: Tenant, plan: Plan) -> None:
+        request = plan.largest_request
+        for limits in self._tenants.limits(tenant):
+            if not limits.admits(request):
+                raise InvalidRequest(
+                    f"a task of {plan.workflow!r} asks for {request.memory_mb:,} MiB and {request.cpu_millis / 1000:g} "
+                    f"CPUs, and the quota is {limits.memory_mb:,} MiB and {limits.cpu_millis / 1000:g} CPUs: it could "
+                    f"never run. Lower memory_mb or cpus of the task, or raise the quota.",
+                    field="memory_mb" if request.memory_mb > limits.memory_mb else "cpus",
+                )
+
+    def _check_backlog(self, tenant: Tenant, size: int) -> None:
+        backlog = self._runs.backlog
+        open_tasks = backlog.of(tenant.tenant_id)
+        for child in self._tenants.children_of(tenant.tenant_id):
+            open_tasks += backlog.of(child)
+        waiting = open_tasks - self._scheduler.running_of(tenant.tenant_id)
+        limit = tenant.quota.max_queued_tasks
+        if waiting + size > limit:
+            raise BacklogFull(tenant.tenant_id, waiting=max(0, waiting), asked=size, limit=limit)
+
+    def _check_whole_backlog(self, size: int) -> None:
+        waiting = self._runs.backlog.total - self._scheduler.running
+        if waiting + size > self._queued_tasks_max:
+            raise BacklogFull("the whole mesh", waiting=max(0, waiting), asked=size, limit=self._queued_tasks_max)
+
+    def _rate(self, tenant: Tenant, now: Instant) -> SubmissionRate:
+        quota = tenant.quota
+        rate = self._rates.get(tenant.tenant_id)
+        if rate is None:
+            rate = self._rates[tenant.tenant_id] = SubmissionRate(quota.rate_limit_per_second, quota.burst)
+        elif (rate.per_second, rate.burst) != (quota.rate_limit_per_second, quota.burst or quota.rate_limit_per_second):
+            rate.set_rate(quota.rate_limit_per_second, quota.burst, now)
+        return rate

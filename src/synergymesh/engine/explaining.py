@@ -1,0 +1,121 @@
+"""Says why a run does not go on, from the scheduler's own state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from synergymesh.domain.explain import Blocker, Reason
+from synergymesh.domain.instants import to_datetime
+from synergymesh.domain.queue_views import TenantView
+from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.watching import Watching
+from synergymesh.ports.clock import Clock
+
+TASKS_MAX = 100
+"""Tasks of a run that are explained; those that are nearest to starting come first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskExplanation:
+    """Say why a task is not running.
+
+    Attributes:
+        task_id: the component's id.
+        waits_for: the tasks that it depends on and that have not ended.
+        blockers: what else keeps it, in the order in which it is looked at; none if it starts at the next decision.
+        position: its place among the waiting tasks of its tenant, from 1; None if it is not in the queue yet.
+        estimated_start: aware (UTC), from learnt durations; None if that is not known.
+    """
+
+    task_id: str
+    waits_for: tuple[str, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+    position: int | None = None
+    estimated_start: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunExplanation:
+    """Say why a run does not go on.
+
+    Attributes:
+        status: of the run now.
+        running: the tasks that run.
+        waiting: the tasks that wait, those nearest to starting first, at most 100.
+        reason: what keeps the whole run (its functions cannot be found), or None.
+    """
+
+    run_id: str
+    status: ExecutionStatus
+    running: tuple[str, ...]
+    waiting: tuple[TaskExplanation, ...]
+    reason: str | None
+
+
+class Explaining:
+    """Answer from what the scheduler decides by."""
+
+    def __init__(self, scheduler: Scheduler[LiveRun], runs: OpenRuns, watching: Watching, clock: Clock) -> None:
+        self._scheduler = scheduler
+        self._runs = runs
+        self._watching = watching
+        self._clock = clock
+
+    async def run(self, run_id: str, tenant_id: str | None) -> RunExplanation:
+        """Say why a run does not go on.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        record = await self._watching.record_of(run_id, tenant_id)
+        run = self._runs.get(run_id)
+        if run is None:
+            return RunExplanation(run_id=run_id, status=record.status, running=(), waiting=(), reason=None)
+        ids = run.version.plan.component_ids
+        running = tuple(ids[position] for position in run.running or ())
+        status = ExecutionStatus.RUNNING if run.started_at is not None else ExecutionStatus.PENDING
+        return RunExplanation(
+            run_id=run_id,
+            status=status,
+            running=running,
+            waiting=tuple(self._waiting(run)),
+            reason=run.version.problem,
+        )
+
+    def queue(self) -> list[TenantView]:
+        """Describe the queue of every tenant."""
+        return self._scheduler.snapshot(self._clock.now())
+
+    def _waiting(self, run: LiveRun) -> Sequence[TaskExplanation]:
+        startable = run.state.startable()
+        explained = [self._startable(run, position) for position in startable[:TASKS_MAX]]
+        if len(explained) < TASKS_MAX:
+            explained += [self._blocked(run, p) for p in run.state.blocked()[: TASKS_MAX - len(explained)]]
+        return explained
+
+    def _startable(self, run: LiveRun, position: int) -> TaskExplanation:
+        found = self._scheduler.explain(run, position, self._clock.now(), tenant_id=run.tenant_id)
+        start = found.estimated_start
+        return TaskExplanation(
+            task_id=run.version.plan.component_ids[position],
+            blockers=tuple(found.blockers),
+            position=found.position,
+            estimated_start=None if start is None else to_datetime(start),
+        )
+
+    def _blocked(self, run: LiveRun, position: int) -> TaskExplanation:
+        plan = run.version.plan
+        component = plan.definition.components[position]
+        waits_for = tuple(
+            d.component_id
+            for d in component.dependencies
+            if not run.state.statuses[plan.positions[d.component_id]].is_final
+        )
+        return TaskExplanation(
+            task_id=component.component_id, waits_for=waits_for, blockers=(Blocker(reason=Reason.DEPENDENCY),)
+        )

@@ -1,0 +1,154 @@
+"""Settings of an orchestrator: from `synergymesh.toml`, from `SYNERGYMESH_…` variables, or given by the program.
+
+What the program gives comes first, then the environment, then the file, then the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from synergymesh.config import PAYLOAD_BYTES_MAX
+from synergymesh.domain.limits import Capacity, Request
+from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
+from synergymesh.domain.tenants import TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
+from synergymesh.errors import InvalidRequest
+
+FILE = "synergymesh.toml"
+FILE_VARIABLE = "SYNERGYMESH_CONFIG"
+
+CONCURRENT_TASKS_DEFAULT = 256
+"""Tasks at the same time over all tenants: two enterprise tenants at their limit, and threads that a machine bears."""
+
+Count = Annotated[int, Field(ge=1, le=QUOTA_FIELD_MAX)]
+
+
+class TierSettings(BaseModel):
+    """Define a tier, or change one; what is not said is as in the tier of that name, or as in basic."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_concurrent_tasks: Count | None = None
+    max_memory_mb: Count | None = None
+    max_cpu_percent: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_tasks_per_hour: Count | None = None
+    rate_limit_per_second: Count | None = None
+    burst: Count | None = None
+    max_queued_tasks: Count | None = None
+    weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] | None = None
+    sla_uptime_percent: Annotated[float, Field(gt=0, le=100)] | None = None
+    features: frozenset[str] | None = None
+
+    def plan(self, name: str) -> TierPlan:
+        """Give the tier's plan."""
+        plans = {tier.value: plan for tier, plan in TIER_PLANS.items()}
+        default = plans.get(name, TIER_PLANS[TenantTier.BASIC])
+        said = self.model_dump(exclude_none=True)
+        fields = ResourceQuota.__dataclass_fields__
+        return TierPlan(
+            quota=ResourceQuota(**{f: said.get(f, getattr(default.quota, f)) for f in fields}),
+            weight=said.get("weight", default.weight),
+            sla_uptime_percent=said.get("sla_uptime_percent", default.sla_uptime_percent),
+            features=said.get("features", default.features),
+        )
+
+
+class Settings(BaseSettings):
+    """Hold what an orchestrator can be told.
+
+    Attributes:
+        database: `sqlite:///file.db` or `:memory:`.
+        synchronous: "full" survives power loss, "normal" a crash of the process only.
+        max_concurrent_tasks: slots, over all tenants.
+        memory_mb: MiB that all tasks share; None for what the machine has.
+        cpus: CPUs that all tasks share; None for those that this process may use.
+        task_memory_mb: what a task takes that declares nothing.
+        task_cpus: what a task takes that declares nothing.
+        max_queued_tasks: tasks that wait, over all tenants.
+        payload_bytes_max: bytes of JSON of an input or a result.
+        shutdown_grace_seconds: how long a shutdown waits for running tasks.
+        stop_grace_seconds: how long a stopped task may take to end.
+        tiers: own tiers, and changes to the known ones, by name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SYNERGYMESH_", env_nested_delimiter="__", extra="forbid", validate_default=True
+    )
+
+    database: str = "sqlite:///synergymesh.db"
+    synchronous: Literal["full", "normal"] = "full"
+    max_concurrent_tasks: Count = CONCURRENT_TASKS_DEFAULT
+    memory_mb: Count | None = None
+    cpus: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    task_memory_mb: Annotated[int, Field(ge=0, le=QUOTA_FIELD_MAX)] = 0
+    task_cpus: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+    max_queued_tasks: Count = 10_000_000
+    payload_bytes_max: Count = PAYLOAD_BYTES_MAX
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 10.0
+    stop_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    tiers: dict[str, TierSettings] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the program's own values, then the environment, then the file."""
+        path = Path(os.environ.get(FILE_VARIABLE, FILE))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    def capacity(self) -> Capacity:
+        """Give what all tasks share: as said, or as the machine has it."""
+        memory_mb = self.memory_mb or psutil.virtual_memory().total // (1024 * 1024)
+        return Capacity(self.max_concurrent_tasks, memory_mb, int((self.cpus or _cpus()) * 1_000))
+
+    def task_request(self) -> Request:
+        """Give what a task takes that declares nothing."""
+        return Request(self.task_memory_mb, int(self.task_cpus * 1_000))
+
+    def tier_plans(self) -> dict[str, TierPlan]:
+        """Give the plan of every tier by name."""
+        plans: dict[str, TierPlan] = {tier.value: plan for tier, plan in TIER_PLANS.items()}
+        plans.update({name: changes.plan(name) for name, changes in self.tiers.items()})
+        return plans
+
+
+def read_settings(**given: Any) -> Settings:
+    """Read the settings; what is given comes before the environment and the file.
+
+    Raises:
+        InvalidRequest: a value cannot be accepted; the message names the field and where it comes from.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(
+            f"setting {field}: {first['msg']}, not {first.get('input')!r:.100}. It comes from the program, from the "
+            f"variable SYNERGYMESH_{field.upper().replace('.', '__')} or from {FILE}.",
+            field=field,
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{os.environ.get(FILE_VARIABLE, FILE)} cannot be read: {error}.", field=FILE) from None
+
+
+def change_settings(settings: Settings | None, given: dict[str, Any]) -> Settings:
+    """Give these settings, or those that are read, with what is given in their place."""
+    if settings is None:
+        return read_settings(**given)
+    return read_settings(**{**settings.model_dump(exclude_unset=True), **given}) if given else settings
+
+
+def _cpus() -> int:
+    """Count the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1

@@ -1,0 +1,378 @@
+"""Limits, features and fairness through a real orchestrator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task
+from synergymesh.domain.instants import SECOND
+from synergymesh.domain.limits import Capacity, CohortShare
+from synergymesh.errors import BacklogFull, FeatureNotEnabled, InvalidRequest, RateLimitExceeded, UnknownTenant
+from synergymesh.settings import TierSettings, read_settings
+
+HOUR = 3_600 * SECOND
+
+
+class FakeClock:
+    """A clock that goes when it is told."""
+
+    def __init__(self) -> None:
+        self.moment = 1_800_000_000 * SECOND
+
+    def now(self) -> int:
+        self.moment += 1_000  # time never stands still for long
+        return self.moment
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+def wide(tasks: int, name: str = "wide", function: Any = nothing, **settings: Any) -> Workflow:
+    """Give a workflow of independent tasks."""
+    graph = Workflow(name)
+    for number in range(tasks):
+        graph.add(function, id=f"t{number}", **settings)
+    return graph
+
+
+async def settle(mesh: Orchestrator) -> None:
+    """Let everything run that may, now."""
+    parts = mesh._parts
+    assert parts is not None
+    quiet = 0
+    while quiet < 10:
+        before = parts.committer.units
+        parts.dispatcher.pump_soon()
+        await asyncio.sleep(0)
+        await parts.committer.drained()
+        quiet = quiet + 1 if parts.committer.units == before else 0
+
+
+# --- the rolling hour -----------------------------------------------------------------------------------------------
+
+
+async def test_a_basic_tenant_never_starts_more_than_a_hundred_tasks_in_a_rolling_hour_not_even_by_a_restart(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    starts: list[int] = []
+    running = 0
+    most = 0
+
+    async def count() -> None:
+        nonlocal running, most
+        starts.append(clock.moment)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    graph = wide(250, function=count)
+    where = f"sqlite:///{tmp_path}/mesh.db"
+    async with Orchestrator(where, clock=clock, workflows=[graph]) as mesh:
+        tenant = await mesh.create_tenant("Small", TenantTier.BASIC)
+        run = await mesh.submit(graph, tenant=tenant.tenant_id)
+        await settle(mesh)
+        assert 90 <= len(starts) <= 100
+        why = await mesh.explain(run.id)
+        assert why.waiting[0].blockers[0].reason == "hour_limit"
+        assert why.waiting[0].blockers[0].limit == 100
+    for _ in range(30):
+        clock.moment += HOUR // 7
+        async with Orchestrator(where, clock=clock, workflows=[graph]) as mesh:
+            await settle(mesh)
+            if await mesh.count_open_runs() == 0:
+                break
+    assert len(starts) == 250
+    assert most <= 5
+    for begin in starts:
+        assert sum(begin <= start < begin + HOUR for start in starts) <= 100
+
+
+# --- what waits -----------------------------------------------------------------------------------------------------
+
+
+async def test_memory_and_cpus_are_never_exceeded_and_the_reason_is_told(mesh: Orchestrator) -> None:
+    quota = ResourceQuota(
+        max_concurrent_tasks=100, max_memory_mb=1_000, max_tasks_per_hour=1_000_000, rate_limit_per_second=1_000
+    )
+    tenant = await mesh.create_tenant("A", TenantTier.PROFESSIONAL, quota=quota)
+    used = Counter[str]()
+    most = Counter[str]()
+    gate = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def hold() -> None:
+        used["memory"] += 300
+        most["memory"] = max(most["memory"], used["memory"])
+        if used["memory"] == 900:
+            begun.set()
+        await gate.wait()
+        used["memory"] -= 300
+
+    run = await mesh.submit(wide(10, function=hold, memory_mb=300), tenant=tenant.tenant_id)
+    await asyncio.wait_for(begun.wait(), 5)
+    why = await mesh.explain(run.id, tenant=tenant.tenant_id)
+    assert len(why.running) == 3
+    (blocker,) = (b for b in why.waiting[0].blockers if b.reason == "memory")
+    assert (blocker.limit, blocker.used, blocker.asked) == (1_000, 900, 300)
+    (view,) = await mesh.queue()
+    assert view.used.memory_mb == 900
+    assert view.last_reason == "memory"
+    gate.set()
+    await run.result(5)
+    assert most["memory"] == 900
+    (view,) = await mesh.queue()
+    assert view.used == Capacity(0, 0, 0), "nothing leaks"
+
+
+async def test_a_quota_is_changed_at_the_next_dispatch_and_what_runs_goes_on(mesh: Orchestrator) -> None:
+    tenant = (await mesh.create_tenant("A", TenantTier.PROFESSIONAL)).tenant_id
+    gates = [asyncio.Event() for _ in range(2)]
+    running: set[str] = set()
+    changed = asyncio.Condition()
+
+    async def hold() -> None:
+        async with changed:
+            running.add(current_task().task_id)
+            changed.notify_all()
+        await gates[0].wait()
+        async with changed:
+            running.discard(current_task().task_id)
+            changed.notify_all()
+
+    run = await mesh.submit(wide(40, function=hold), tenant=tenant)
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(5), changed:
+            await changed.wait_for(lambda: len(running) == count)
+
+    await until(20)
+    fewer = ResourceQuota(max_concurrent_tasks=2, max_tasks_per_hour=5_000, rate_limit_per_second=100)
+    assert (await mesh.set_quota(tenant, fewer)).quota == fewer
+    assert len(running) == 20, "lowering a limit never ends what runs"
+    assert (await mesh.set_tier(tenant, "enterprise")).quota.max_concurrent_tasks == 100
+    await until(40)
+    gates[0].set()
+    await run.result(5)
+
+
+async def test_a_throttled_tenant_runs_a_part_of_its_tasks_and_the_change_survives_a_restart(
+    open_mesh: Callable[..., Orchestrator],
+) -> None:
+    async with open_mesh() as mesh:
+        tenant = (await mesh.create_tenant("A", TenantTier.PROFESSIONAL)).tenant_id
+        await mesh.throttle_tenant(tenant, 10)
+        await mesh.set_weight(tenant, 9)
+    async with open_mesh() as mesh:
+        again = await mesh.get_tenant(tenant)
+        assert (again.policy.throttle_percent, again.weight) == (10, 9)
+        most = running = 0
+
+        async def count() -> None:
+            nonlocal most, running
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+        await (await mesh.submit(wide(30, function=count), tenant=tenant)).result(5)
+        assert most == 2
+
+
+async def test_a_task_that_waits_for_others_says_for_which(mesh: Orchestrator, tenant: str) -> None:
+    gate = asyncio.Event()
+
+    async def hold() -> None:
+        await gate.wait()
+
+    graph = Workflow("chain").add(hold, id="first").add(hold, id="second", depends_on=["first"])
+    run = await mesh.submit(graph, tenant=tenant)
+    await settle(mesh)
+    why = await mesh.explain(run.id)
+    assert why.running == ("first",)
+    (second,) = why.waiting
+    assert (second.task_id, second.waits_for, second.blockers[0].reason) == ("second", ("first",), "dependency")
+    gate.set()
+    await run.result(5)
+    assert (await mesh.explain(run.id)).waiting == ()
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+async def test_the_eleventh_submission_in_a_second_is_refused_and_waiting_as_told_succeeds(
+    open_mesh: Callable[..., Orchestrator],
+) -> None:
+    clock = FakeClock()
+    async with open_mesh(clock=clock) as mesh:
+        basic = (await mesh.create_tenant("Small")).tenant_id
+        large = (await mesh.create_tenant("Large", TenantTier.ENTERPRISE)).tenant_id
+        graph = wide(1)
+        for _ in range(10):
+            await mesh.submit(graph, tenant=basic)
+        with pytest.raises(RateLimitExceeded) as refused:
+            await mesh.submit(graph, tenant=basic)
+        for _ in range(100):
+            await mesh.submit(graph, tenant=large)
+        clock.moment += int(refused.value.retry_after * SECOND) + 1
+        await mesh.submit(graph, tenant=basic)
+        with pytest.raises(RateLimitExceeded):
+            await mesh.submit(graph, tenant=basic)
+
+
+async def test_a_full_backlog_refuses_whole_runs_also_when_they_come_at_once(mesh: Orchestrator) -> None:
+    quota = ResourceQuota(max_concurrent_tasks=1, max_queued_tasks=25, rate_limit_per_second=1_000)
+    tenant = (await mesh.create_tenant("A", quota=quota)).tenant_id
+    gate = asyncio.Event()
+
+    async def hold() -> None:
+        await gate.wait()
+
+    graph = wide(10, function=hold)
+    answers = await asyncio.gather(*(mesh.submit(graph, tenant=tenant) for _ in range(5)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BacklogFull)]
+    assert len(refused) == 3
+    assert refused[0].limit == 25
+    assert await mesh.count_open_runs(tenant) == 2
+    gate.set()
+    for handle in answers:
+        if not isinstance(handle, BaseException):
+            await handle.result(5)
+    await (await mesh.submit(graph, tenant=tenant)).result(5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "feature"),
+    [
+        ({"retry": RetryPolicy(max_retries=1)}, "advanced_retry"),
+        ({"memory_mb": 10}, "resource_management"),
+        ({"cpus": 0.5}, "resource_management"),
+        ({"priority": 1}, "custom_policies"),
+    ],
+)
+async def test_what_the_tier_does_not_have_is_refused_with_the_tiers_that_have_it(
+    mesh: Orchestrator, settings: dict[str, Any], feature: str
+) -> None:
+    basic = (await mesh.create_tenant("Small")).tenant_id
+    with pytest.raises(FeatureNotEnabled, match="enterprise") as refused:
+        await mesh.submit(wide(1, **settings), tenant=basic)
+    assert refused.value.feature == feature
+    assert await mesh.count_open_runs() == 0
+    large = (await mesh.create_tenant("Large", TenantTier.ENTERPRISE)).tenant_id
+    await (await mesh.submit(wide(1, **settings), tenant=large)).result(5)
+
+
+async def test_a_task_that_asks_for_more_than_the_quota_is_refused_at_submission(mesh: Orchestrator) -> None:
+    tenant = (await mesh.create_tenant("A", TenantTier.PROFESSIONAL)).tenant_id
+    with pytest.raises(InvalidRequest, match="could never run") as refused:
+        await mesh.submit(wide(1, memory_mb=2_049), tenant=tenant)
+    assert refused.value.field == "memory_mb"
+    with pytest.raises(InvalidRequest, match="could never run") as refused:
+        await mesh.submit(wide(1, cpus=10_000), tenant=tenant)
+    assert refused.value.field == "cpus"
+    await (await mesh.submit(wide(1, memory_mb=2_048), tenant=tenant)).result(5)
+
+
+@pytest.mark.parametrize("value", [None, "large", 5, {"max_concurrent_tasks": 5}])
+async def test_what_is_no_quota_is_refused(mesh: Orchestrator, tenant: str, value: Any) -> None:
+    if value is not None:
+        with pytest.raises(InvalidRequest, match="quota must be a ResourceQuota"):
+            await mesh.set_quota(tenant, value)
+    with pytest.raises(UnknownTenant):
+        await mesh.set_quota("tenant-none", ResourceQuota())
+    with pytest.raises(InvalidRequest, match="basic, professional, enterprise"):
+        await mesh.set_tier(tenant, "gold")
+
+
+# --- sub-tenants ----------------------------------------------------------------------------------------------------
+
+
+async def test_sub_tenants_share_their_parents_quota_and_live_on_after_a_restart(
+    open_mesh: Callable[..., Orchestrator],
+) -> None:
+    running = Counter[str]()
+    most = Counter[str]()
+
+    async def count() -> None:
+        mine = current_task().tenant_id
+        for who in (mine, "all"):
+            running[who] += 1
+            most[who] = max(most[who], running[who])
+        await asyncio.sleep(0.001)
+        for who in (mine, "all"):
+            running[who] -= 1
+
+    graph = wide(30, function=count)
+    async with open_mesh(workflows=[graph]) as mesh:
+        quota = ResourceQuota(max_concurrent_tasks=6, max_tasks_per_hour=10_000, rate_limit_per_second=100)
+        parent = (await mesh.create_tenant("Parent", TenantTier.ENTERPRISE, quota=quota)).tenant_id
+        share = CohortShare(nominal=Capacity(2, 100, 1_000))
+        children = [
+            (await mesh.create_tenant(f"Child {n}", "enterprise", parent=parent, share=share)).tenant_id
+            for n in range(2)
+        ]
+        with pytest.raises(InvalidRequest, match="is a sub-tenant itself"):
+            await mesh.create_tenant("Grandchild", parent=children[0])
+        with pytest.raises(InvalidRequest, match="Delete them first"):
+            await mesh.delete_tenant(parent)
+        small = (await mesh.create_tenant("Small")).tenant_id
+        with pytest.raises(FeatureNotEnabled, match="multi_tenancy"):
+            await mesh.create_tenant("Child of small", parent=small)
+    async with open_mesh(workflows=[graph]) as mesh:
+        assert (await mesh.get_tenant(children[0])).parent_id == parent
+        handles = [await mesh.submit(graph, tenant=tenant) for tenant in (parent, *children)]
+        for handle in handles:
+            await handle.result(10)
+        assert most["all"] == 6
+        for child in children:
+            await mesh.delete_tenant(child)
+        await mesh.delete_tenant(parent)
+
+
+# --- configuration --------------------------------------------------------------------------------------------------
+
+
+async def test_an_own_tier_of_the_configuration_is_used() -> None:
+    settings = read_settings(database=":memory:", tiers={"gold": TierSettings(max_concurrent_tasks=3, weight=5)})
+    async with Orchestrator(settings=settings) as mesh:
+        gold = await mesh.create_tenant("A", "gold")
+        assert (gold.tier, gold.weight, gold.quota.max_concurrent_tasks) == ("gold", 5, 3)
+        with pytest.raises(InvalidRequest, match="gold"):
+            await mesh.create_tenant("B", "silver")
+
+
+async def test_learnt_durations_are_kept_over_a_restart(open_mesh: Callable[..., Orchestrator]) -> None:
+    async with open_mesh() as mesh:
+        tenant = (await mesh.create_tenant("A", TenantTier.ENTERPRISE)).tenant_id
+        await (await mesh.submit(wide(1), tenant=tenant)).result(5)
+    async with open_mesh() as mesh:
+        assert mesh._parts is not None
+        assert mesh._parts.tenants._scheduler.learnt(tenant)[("wide", "t0")] >= 0
+
+
+async def test_tenants_get_their_weights_shares_of_the_slots() -> None:
+    """Cost that was served is proportional to the weights while everybody has work."""
+    served: list[str] = []
+
+    async def work() -> None:
+        served.append(current_task().tenant_id)
+        await asyncio.sleep(0)
+
+    graph = wide(300, function=work, weight=0.01)
+    quota = ResourceQuota(max_concurrent_tasks=50, max_tasks_per_hour=100_000, rate_limit_per_second=100)
+    async with Orchestrator(":memory:", max_concurrent_tasks=4) as mesh:
+        tenants = [(await mesh.create_tenant(tier.value, tier, quota=quota)).tenant_id for tier in TenantTier]
+        handles = await asyncio.gather(*(mesh.submit(graph, tenant=tenant) for tenant in tenants))
+        for handle in handles:
+            await handle.result(20)
+    first = Counter(served[:210])
+    basic, professional, enterprise = (first[tenant] for tenant in tenants)
+    assert basic < professional < enterprise
