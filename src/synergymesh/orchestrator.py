@@ -315,14 +315,15 @@ class Orchestrator:
         workflow = await parts.store.get_workflow(record.content_hash)
         if workflow is None:
             raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
+        while True:
+            tasks = await parts.store.list_tasks([run_id], tenant)
+            attempts = await parts.store.list_attempts([run_id], tenant)
+            before, record = record, await parts.watching.record_of(run_id, tenant)
+            if record.status is before.status:
+                break  # else it moved on between the reads, and its tasks have to be read again
         live = self._live(run_id)
-        tasks = task_views(
-            WorkflowDefinition.from_json(workflow.definition) if live is None else live.version.plan.definition,
-            await parts.store.list_tasks([run_id], tenant),
-            await parts.store.list_attempts([run_id], tenant),
-            live,
-        )
-        return run_view(record, live, tasks)
+        definition = WorkflowDefinition.from_json(workflow.definition) if live is None else live.version.plan.definition
+        return run_view(record, live, task_views(definition, tasks, attempts, live))
 
     async def list_runs(
         self,

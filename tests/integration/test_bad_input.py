@@ -452,3 +452,13 @@ async def test_a_new_database_in_a_read_only_directory_is_refused(public_directo
     assert said.startswith("StoreUnavailable"), said
     with contextlib.suppress(FileNotFoundError):
         assert not (public_directory / "mesh.db").exists()
+
+
+async def test_texts_that_no_database_holds_are_refused(mesh: Orchestrator) -> None:
+    for look in (
+        mesh.list_runs(workflow="\ud800"),
+        mesh.list_runs(cursor="\ud800"),
+        mesh.count_open_runs("\ud800"),
+    ):
+        with pytest.raises(InvalidRequest, match="lone surrogates"):
+            await look

@@ -114,7 +114,7 @@ def test_the_version_is_shown(cli: Cli) -> None:
         (["run"], "Missing argument"),
         (["runs", "--limit", "0"], "--limit"),
         (["runs", "--status", "odd"], "--status"),
-        (["run", "x.py", "--tier", "gold"], "--tier"),
+        (["tenants", "create", "X", "--tier", "gold"], "tier must be one of"),
         (["graph"], "give a FILE, or --installed"),
         (["graph", "x.py", "--installed"], "give a FILE, or --installed"),
         (["run", "missing.py"], "there is no file"),
@@ -214,6 +214,32 @@ def test_the_same_key_gives_the_same_run_and_another_input_a_conflict(cli: Cli, 
     assert (again.code, again.json_lines[-1]["run"]["id"]) == (0, first)
     other = cli("run", shop, "--input", '{"order_id": 2}', "--key", "k")
     assert (other.code, first in other.err) == (2, True)
+
+
+def test_a_tenants_plan_limits_weight_and_throttle_are_changed(cli: Cli) -> None:
+    cli("tenants", "create", "Acme", "--burst", "3")
+    changed = cli("tenants", "change", "Acme", "--tier", "professional", "--max-concurrent-tasks", "7", "--json")
+    assert (changed.json["tier"], changed.json["quota"]["max_concurrent_tasks"]) == ("professional", 7)
+    assert changed.json["quota"]["max_memory_mb"] == 2_048, "the rest is the new plan's"
+    changed = cli("tenants", "change", "Acme", "--weight", "9", "--throttle", "50", "--json")
+    assert (changed.json["weight"], changed.json["policy"]["throttle_percent"]) == (9, 50)
+    assert cli("tenants", "change", "Acme", "--throttle", "100", "--json").json["policy"]["throttle_percent"] is None
+    for option, value in (("--weight", "0"), ("--throttle", "101"), ("--max-memory-mb", "0"), ("--tier", "gold")):
+        refused = cli("tenants", "change", "Acme", option, value)
+        assert refused.code == 2
+        assert refused.err.startswith("error: ")
+
+
+def test_an_own_tier_of_the_configuration_can_be_used(cli: Cli, shop: str, tmp_path: Path, monkeypatch: Any) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text("[tiers.gold]\nmax_concurrent_tasks = 3\nweight = 5\n", encoding="utf-8")
+    monkeypatch.setenv("SYNERGYMESH_CONFIG", str(config))
+    made = cli("tenants", "create", "Acme", "--tier", "gold", "--json").json
+    assert (made["tier"], made["weight"], made["quota"]["max_concurrent_tasks"]) == ("gold", 5, 3)
+    config.write_text("[tiers.gold]\nweight = -5\n", encoding="utf-8")
+    refused = cli("tenants", "list")
+    assert refused.code == 2
+    assert "tiers.gold.weight" in refused.err
 
 
 def test_an_existing_tenant_keeps_its_tier(cli: Cli, shop: str) -> None:

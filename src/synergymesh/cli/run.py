@@ -54,7 +54,7 @@ def run(
         str, typer.Option("--tenant", metavar="NAME", help="For whom: a name or an id; a new name makes a tenant.")
     ] = "default",
     tier: Annotated[
-        TenantTier | None, typer.Option("--tier", help="The plan of a new tenant; enterprise when left out.")
+        str | None, typer.Option("--tier", help="The plan of a new tenant; enterprise when left out.")
     ] = None,
     input_: Annotated[
         str | None,
@@ -200,7 +200,7 @@ def _output_kept_apart(as_json: bool) -> Any:
         yield
 
 
-async def _tenant(mesh: Orchestrator, name: str, tier: TenantTier | None) -> Tenant:
+async def _tenant(mesh: Orchestrator, name: str, tier: str | None) -> Tenant:
     """Find the tenant, or make it."""
     tenants = await mesh.list_tenants()
     if name.startswith("tenant-"):

@@ -12,7 +12,7 @@ import typer
 from synergymesh.cli import output
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tenants import TIER_PLANS, Tenant, TenantTier
+from synergymesh.domain.tenants import Tenant
 
 if TYPE_CHECKING:
     from synergymesh.orchestrator import Orchestrator
@@ -25,7 +25,16 @@ TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenan
 
 
 def _limit(name: str, help_: str) -> Any:
-    return typer.Option(f"--{name}", metavar="N", help=f"{help_} The tier's when left out.")
+    return typer.Option(f"--{name}", metavar="N", help=help_)
+
+
+Concurrent = Annotated[int | None, _limit("max-concurrent-tasks", "Tasks that run at the same time.")]
+MemoryMb = Annotated[int | None, _limit("max-memory-mb", "Memory requests of running tasks, MiB.")]
+CpuPercent = Annotated[int | None, _limit("max-cpu-percent", "Share of the capacity, 1 to 100.")]
+PerHour = Annotated[int | None, _limit("max-tasks-per-hour", "Starts in any rolling hour.")]
+PerSecond = Annotated[int | None, _limit("rate-limit-per-second", "Submissions per second.")]
+Burst = Annotated[int | None, _limit("burst", "Submissions that may come at once.")]
+Queued = Annotated[int | None, _limit("max-queued-tasks", "Tasks that wait.")]
 
 
 @app.callback()
@@ -63,32 +72,35 @@ def show(tenant: TenantArgument, database: DatabaseOption = DATABASE_DEFAULT, as
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name for people, not used before.")],
-    tier: Annotated[TenantTier, typer.Option("--tier", help="Its plan.")] = TenantTier.BASIC,
-    max_concurrent_tasks: Annotated[
-        int | None, _limit("max-concurrent-tasks", "Tasks that run at the same time.")
-    ] = None,
-    max_memory_mb: Annotated[int | None, _limit("max-memory-mb", "Memory requests of running tasks, MiB.")] = None,
-    max_cpu_percent: Annotated[int | None, _limit("max-cpu-percent", "Share of the capacity, 1 to 100.")] = None,
-    max_tasks_per_hour: Annotated[int | None, _limit("max-tasks-per-hour", "Starts in any rolling hour.")] = None,
-    rate_limit_per_second: Annotated[int | None, _limit("rate-limit-per-second", "Submissions per second.")] = None,
-    max_queued_tasks: Annotated[int | None, _limit("max-queued-tasks", "Tasks that wait.")] = None,
+    tier: Annotated[str, typer.Option("--tier", help="Its plan; limits that are left out are the plan's.")] = "basic",
+    max_concurrent_tasks: Concurrent = None,
+    max_memory_mb: MemoryMb = None,
+    max_cpu_percent: CpuPercent = None,
+    max_tasks_per_hour: PerHour = None,
+    rate_limit_per_second: PerSecond = None,
+    burst: Burst = None,
+    max_queued_tasks: Queued = None,
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
     """Make a tenant, and the database if there is none."""
     from synergymesh.cli.administration import administrating
     from synergymesh.cli.reading import find_tenant
+    from synergymesh.domain.tenants import check_tier
     from synergymesh.errors import InvalidRequest
+    from synergymesh.settings import read_settings
 
-    limits = {
-        "max_concurrent_tasks": max_concurrent_tasks,
-        "max_memory_mb": max_memory_mb,
-        "max_cpu_percent": max_cpu_percent,
-        "max_tasks_per_hour": max_tasks_per_hour,
-        "rate_limit_per_second": rate_limit_per_second,
-        "max_queued_tasks": max_queued_tasks,
-    }
-    quota = dataclasses.replace(TIER_PLANS[tier].quota, **{n: v for n, v in limits.items() if v is not None})
+    limits = _given(
+        max_concurrent_tasks=max_concurrent_tasks,
+        max_memory_mb=max_memory_mb,
+        max_cpu_percent=max_cpu_percent,
+        max_tasks_per_hour=max_tasks_per_hour,
+        rate_limit_per_second=rate_limit_per_second,
+        burst=burst,
+        max_queued_tasks=max_queued_tasks,
+    )
+    plans = read_settings().tier_plans()
+    quota = dataclasses.replace(plans[check_tier(tier, plans)].quota, **limits)
 
     async def make() -> Tenant:
         async with administrating(database, create=True) as mesh:
@@ -97,6 +109,50 @@ def create(
             return await mesh.create_tenant(name, tier, quota=quota)
 
     _say(asyncio.run(make()), as_json)
+
+
+@app.command()
+def change(
+    tenant: TenantArgument,
+    tier: Annotated[str | None, typer.Option("--tier", help="Another plan, with its limits.")] = None,
+    max_concurrent_tasks: Concurrent = None,
+    max_memory_mb: MemoryMb = None,
+    max_cpu_percent: CpuPercent = None,
+    max_tasks_per_hour: PerHour = None,
+    rate_limit_per_second: PerSecond = None,
+    burst: Burst = None,
+    max_queued_tasks: Queued = None,
+    weight: Annotated[int | None, _limit("weight", "Weight in the fair queue instead of the plan's.")] = None,
+    throttle: Annotated[
+        int | None, _limit("throttle", "Percentage of its own limits that it may use at a time; 100 ends it.")
+    ] = None,
+    database: DatabaseOption = DATABASE_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a tenant another plan, other limits, another weight, or throttle it."""
+    limits = _given(
+        max_concurrent_tasks=max_concurrent_tasks,
+        max_memory_mb=max_memory_mb,
+        max_cpu_percent=max_cpu_percent,
+        max_tasks_per_hour=max_tasks_per_hour,
+        rate_limit_per_second=rate_limit_per_second,
+        burst=burst,
+        max_queued_tasks=max_queued_tasks,
+    )
+
+    async def apply(mesh: Orchestrator, tenant_id: str) -> Tenant:
+        changed = await mesh.get_tenant(tenant_id)
+        if tier is not None:
+            changed = await mesh.set_tier(tenant_id, tier)
+        if limits:
+            changed = await mesh.set_quota(tenant_id, dataclasses.replace(changed.quota, **limits))
+        if weight is not None:
+            changed = await mesh.set_weight(tenant_id, weight)
+        if throttle is not None:
+            changed = await mesh.throttle_tenant(tenant_id, None if throttle == 100 else throttle)
+        return changed
+
+    _say(_change(database, tenant, apply), as_json)
 
 
 @app.command()
@@ -135,6 +191,11 @@ def _change(
     return asyncio.run(changed())
 
 
+def _given(**limits: int | None) -> dict[str, Any]:
+    """Give the limits that were said."""
+    return {name: value for name, value in limits.items() if value is not None}
+
+
 async def _read(database: str) -> list[Tenant]:
     from synergymesh.cli.reading import reading
 
@@ -156,6 +217,9 @@ def _say(tenant: Tenant | None, as_json: bool) -> None:
             "status": tenant.status,
             "created": output.moment(tenant.created_at),
             **{name: None if limit is None else f"{limit:,}" for name, limit in limits.items()},
+            "weight": tenant.weight,
+            "throttle": None if tenant.policy.throttle_percent is None else f"{tenant.policy.throttle_percent} %",
+            "parent": tenant.parent_id,
             "features": ", ".join(sorted(tenant.features_enabled)),
         }
     )
