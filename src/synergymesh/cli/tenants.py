@@ -11,6 +11,7 @@ import typer
 
 from synergymesh.cli import output
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
+from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
 
@@ -71,6 +72,7 @@ def show(tenant: TenantArgument, database: DatabaseOption = DATABASE_DEFAULT, as
 
 @app.command()
 def create(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name for people, not used before.")],
     tier: Annotated[str, typer.Option("--tier", help="Its plan; limits that are left out are the plan's.")] = "basic",
     max_concurrent_tasks: Concurrent = None,
@@ -90,15 +92,7 @@ def create(
     from synergymesh.errors import InvalidRequest
     from synergymesh.settings import read_settings
 
-    limits = _given(
-        max_concurrent_tasks=max_concurrent_tasks,
-        max_memory_mb=max_memory_mb,
-        max_cpu_percent=max_cpu_percent,
-        max_tasks_per_hour=max_tasks_per_hour,
-        rate_limit_per_second=rate_limit_per_second,
-        burst=burst,
-        max_queued_tasks=max_queued_tasks,
-    )
+    limits = _limits(context)
     plans = read_settings().tier_plans()
     quota = dataclasses.replace(plans[check_tier(tier, plans)].quota, **limits)
 
@@ -113,6 +107,7 @@ def create(
 
 @app.command()
 def change(
+    context: typer.Context,
     tenant: TenantArgument,
     tier: Annotated[str | None, typer.Option("--tier", help="Another plan, with its limits.")] = None,
     max_concurrent_tasks: Concurrent = None,
@@ -130,15 +125,7 @@ def change(
     as_json: JsonOption = False,
 ) -> None:
     """Give a tenant another plan, other limits, another weight, or throttle it."""
-    limits = _given(
-        max_concurrent_tasks=max_concurrent_tasks,
-        max_memory_mb=max_memory_mb,
-        max_cpu_percent=max_cpu_percent,
-        max_tasks_per_hour=max_tasks_per_hour,
-        rate_limit_per_second=rate_limit_per_second,
-        burst=burst,
-        max_queued_tasks=max_queued_tasks,
-    )
+    limits = _limits(context)
 
     async def apply(mesh: Orchestrator, tenant_id: str) -> Tenant:
         changed = await mesh.get_tenant(tenant_id)
@@ -191,9 +178,10 @@ def _change(
     return asyncio.run(changed())
 
 
-def _given(**limits: int | None) -> dict[str, Any]:
-    """Give the limits that were said."""
-    return {name: value for name, value in limits.items() if value is not None}
+def _limits(context: typer.Context) -> dict[str, int]:
+    """Give the limits of a quota that were said as options."""
+    names = [field.name for field in dataclasses.fields(ResourceQuota)]
+    return {name: context.params[name] for name in names if context.params[name] is not None}
 
 
 async def _read(database: str) -> list[Tenant]:
