@@ -76,7 +76,7 @@ async def main(database: Path, disk: Any) -> dict[str, Any]:
         quota = ResourceQuota(max_concurrent_tasks=50, max_tasks_per_hour=1_000_000, rate_limit_per_second=1_000)
         tenant = (await mesh.create_tenant("A", quota=quota)).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
-        while len(effects) < 10:  # noqa: ASYNC110
+        while len(effects) < 10:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0.001)
         disk.fill()
         full.set()

@@ -92,7 +92,7 @@ async def submit_for_ever(mesh: Orchestrator, tenants: list[str]) -> None:
     known = acknowledged()
     number = 0
     while True:
-        while await mesh.count_open_runs() >= OPEN_RUNS:  # noqa: ASYNC110
+        while await mesh.count_open_runs() >= OPEN_RUNS:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0.01)
         numbers = range(number, number + 20)
         number += 20
@@ -108,14 +108,14 @@ async def submit(mesh: Orchestrator, tenants: list[str], number: int) -> None:
 
 
 async def finish(mesh: Orchestrator) -> None:
-    while await mesh.count_open_runs():  # noqa: ASYNC110
+    while await mesh.count_open_runs():  # noqa: ASYNC110 - nothing tells of it, so it is looked for
         await asyncio.sleep(0.02)
 
 
 async def until_no_task_is_on_its_last_chance(mesh: Orchestrator) -> None:
     """Let those tasks end that ran during two deaths: whoever kills the process, the third one is put down to them."""
     assert mesh._parts is not None
-    while any(  # noqa: ASYNC110
+    while any(  # noqa: ASYNC110 - nothing tells of it, so it is looked for
         run.wants(position) or position in (run.running or ())
         for run in mesh._parts.runs
         for position, crashes in (run.crashes or {}).items()

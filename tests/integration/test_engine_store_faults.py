@@ -44,11 +44,11 @@ async def test_results_are_kept_while_the_disk_is_full_and_recorded_once_there_i
     async with mesh:
         tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         handle = await mesh.submit(gated(5, gate, effects), tenant=tenant)
-        while not effects:  # noqa: ASYNC110
+        while not effects:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0)
         store.error = error
         gate.set()
-        while not store.failures:  # noqa: ASYNC110
+        while not store.failures:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0.001)
         with pytest.raises(StoreUnavailable, match=str(error)[:10]):
             await mesh.submit(gated(1, gate, effects), tenant=tenant)
@@ -105,7 +105,7 @@ async def test_tasks_that_waited_while_too_much_was_unwritten_start_when_it_is_w
         handles = [await mesh.submit(Workflow("w").add(work, args=[n]), tenant=tenant) for n in range(40)]
         store.error = FULL
         gate.set()
-        while not mesh._parts.committer.is_full:  # type: ignore[union-attr]  # noqa: ASYNC110
+        while not mesh._parts.committer.is_full:  # type: ignore[union-attr]  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0.001)
         for _ in range(20):
             await asyncio.sleep(0)
@@ -208,7 +208,7 @@ async def test_closing_on_a_full_disk_does_not_hang_and_the_next_start_runs_what
             store.error = FULL
             store.fails = lambda units: any(isinstance(c, TaskFinished) for unit in units for c in unit)
             handle = await mesh.submit(built, tenant=tenant)
-            while not store.failures:  # noqa: ASYNC110
+            while not store.failures:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
                 await asyncio.sleep(0.001)
     async with open_mesh(workflows=[built]) as again:
         assert await again.handle(handle.id, tenant=tenant).result(10) == "b"

@@ -200,7 +200,7 @@ async def test_failures_skips_and_keys_survive_a_crash(open_mesh: Open, path: Pa
         tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant, idempotency_key="k")
         await blocked.wait()
-        while (await mesh.get_run(handle.id)).tasks[0].status is not S.FAILED:  # noqa: ASYNC110
+        while (await mesh.get_run(handle.id)).tasks[0].status is not S.FAILED:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0)
         copy = crash(path, "life-2")
     hold = False

@@ -151,7 +151,7 @@ async def test_submissions_are_refused_while_results_cannot_be_written_and_taken
     store = ScriptedStore(FULL, FULL, FULL, FULL)
     async with running(store) as committer:
         received = answers(committer, 4, may_fail=lambda n: n % 2 == 1)
-        while not received:  # noqa: ASYNC110
+        while not received:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
             await asyncio.sleep(0)
         assert {number: str(answer) for number, answer in received.items()} == {1: str(FULL), 3: str(FULL)}
         assert committer.trouble is FULL

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -98,14 +98,16 @@ def _plan(rows: int) -> tuple[tuple[int, int, int], ...]:
 
 def _compile(statement: sa.Executable, columns: Iterable[str] | None = None) -> SQLCompiler:
     """Compile a statement for SQLite; an insert or update binds these columns (None: what it says itself)."""
-    compiled = statement.compile(dialect=_POSITIONAL, column_keys=None if columns is None else list(columns))  # type: ignore[attr-defined]
+    compiled = cast(sa.ClauseElement, statement).compile(
+        dialect=_POSITIONAL, column_keys=None if columns is None else list(columns)
+    )
     assert isinstance(compiled, SQLCompiler)
     return compiled
 
 
 def compile_query(statement: sa.Executable) -> str:
     """Give the SQL of a statement with named parameters; numbers that it says itself are written out."""
-    compiled = statement.compile(dialect=_NAMED)  # type: ignore[attr-defined]
+    compiled = cast(sa.ClauseElement, statement).compile(dialect=_NAMED)
     text = str(compiled)
     for name, value in compiled.params.items():
         if value is not None:
