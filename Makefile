@@ -53,7 +53,7 @@ pins: setup      ## Renew the pinned versions (needs uv on the PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --custom-compile-command 'make pins' pyproject.toml --all-extras -o requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  -c requirements/run.txt pyproject.toml --all-extras --group test --group quality --group build --group bench -o requirements/dev.txt
+	  -c requirements/run.txt pyproject.toml --all-extras --group test --group quality --group build --group bench --group docs -o requirements/dev.txt
 
 clean:           ## Remove what the commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/out build dist
