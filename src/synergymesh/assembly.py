@@ -17,6 +17,7 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.maintenance import Maintenance
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.recovery import Recovery
+from synergymesh.engine.statistics import Statistics
 from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Versions
@@ -47,6 +48,7 @@ class Parts:
     watching: Watching
     explaining: Explaining
     maintenance: Maintenance
+    statistics: Statistics
 
 
 def assemble(
@@ -65,6 +67,7 @@ def assemble(
     payload_bytes_max = settings.payload_bytes_max
     executors: dict[str, Executor] = {"loop": LoopExecutor(), "thread": ThreadExecutor(capacity.slots)}
     committer = Committer(store)
+    statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
     runs = OpenRuns(committer, clock, payload_bytes_max=payload_bytes_max)
     attempts = Attempts(scheduler, runs, committer, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
@@ -89,5 +92,6 @@ def assemble(
         control=Control(store, tenants, runs, attempts, scheduler, watching),
         watching=watching,
         explaining=Explaining(scheduler, runs, watching, clock),
-        maintenance=Maintenance(store, committer, scheduler, attempts, clock),
+        maintenance=Maintenance(store, committer, scheduler, attempts, statistics, clock),
+        statistics=statistics,
     )

@@ -118,6 +118,7 @@ class Orchestrator:
                 await executor.start()
             parts.committer.start()
             await parts.tenants.load()
+            await parts.statistics.load()
             await parts.recovery.run()
             if self._execute:
                 parts.dispatcher.start()
@@ -142,7 +143,7 @@ class Orchestrator:
         parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
         await parts.attempts.drain(grace)
-        parts.maintenance.record_learnt()
+        parts.maintenance.record_everything()
         await parts.committer.close()
         parts.watching.close()
         for executor in parts.executors.values():
@@ -257,6 +258,7 @@ class Orchestrator:
         """
         parts = self._running
         await parts.control.delete_tenant(tenant_id, force=force)
+        parts.statistics.forget(tenant_id)
         parts.maintenance.purge_is_due = True
 
     # --- runs -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
@@ -50,6 +50,7 @@ class Committer:
         units: how many units they had.
         trouble: why the database cannot be written now, or None; at the end, why units were given up.
         room_made: is called after each transaction.
+        recorded: is called with the units of each transaction and their answers, before those who wait for them are.
     """
 
     def __init__(self, store: Store) -> None:
@@ -65,6 +66,7 @@ class Committer:
         self._closed = False
         self._gave_up: StoreError | None = None
         self.room_made: Callable[[], None] = _nothing
+        self.recorded: Callable[[Sequence[Entry], Sequence[CommitResult]], None] = _nothing
         self.batches = 0
         self.units = 0
         self.trouble: StoreError | None = None
@@ -172,6 +174,7 @@ class Committer:
                 self.trouble = None
             self.batches += 1
             self.units += len(batch)
+            self.recorded(batch, results)
             for entry, result in zip(batch, results, strict=True):
                 entry.done(result)
             return
@@ -207,5 +210,5 @@ class Committer:
             entry.done(error)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Do nothing; until somebody listens."""

@@ -11,6 +11,7 @@ from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import LiveRun
+from synergymesh.engine.statistics import HOUR, Statistics
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
@@ -20,6 +21,12 @@ TICK_SECONDS = 0.5
 
 LEARN_TICKS = 10
 """What was learnt is written every five seconds: a crash forgets no more than that."""
+
+COUNT_TICKS = 4
+"""Counts are written every two seconds: a crash loses no more of them than that."""
+
+KEPT_HOURS = 31 * 24
+"""Hours that are kept apart: a month, which service levels are reported for, and a day."""
 
 PRUNE_TICKS = 120
 
@@ -40,12 +47,14 @@ class Maintenance:
         committer: Committer,
         scheduler: Scheduler[LiveRun],
         attempts: Attempts,
+        statistics: Statistics,
         clock: Clock,
     ) -> None:
         self._store = store
         self._committer = committer
         self._scheduler = scheduler
         self._attempts = attempts
+        self._statistics = statistics
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self.purge_is_due = True
@@ -59,6 +68,11 @@ class Maintenance:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    def record_everything(self) -> None:
+        """Write down what was learnt and counted; at the end."""
+        self.record_learnt()
+        self._statistics.write()
 
     def record_learnt(self) -> None:
         """Write down the durations that changed."""
@@ -84,6 +98,8 @@ class Maintenance:
             ticks += 1
             self._attempts.record_long_tasks()
             self._scheduler.correct_long(self._clock.now())
+            if ticks % COUNT_TICKS == 0:
+                self._statistics.write()
             if ticks % LEARN_TICKS == 0:
                 self.record_learnt()
             if self.purge_is_due or ticks % PRUNE_TICKS == 0:
@@ -92,7 +108,9 @@ class Maintenance:
     async def _delete(self) -> None:
         try:
             self.purge_is_due = bool(await self._store.purge_deleted(PURGE_ROWS))
-            await self._store.prune_reservations(self._clock.now() // MINUTE - 2 * WINDOW_MINUTES, PURGE_ROWS)
+            now = self._clock.now()
+            await self._store.prune_reservations(now // MINUTE - 2 * WINDOW_MINUTES, PURGE_ROWS)
+            await self._store.add_up_statistics(now // HOUR - KEPT_HOURS, PURGE_ROWS)
         except StoreError as error:
             log.warning("what is not needed any more could not be deleted; tried again", error=str(error))
 

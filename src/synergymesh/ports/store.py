@@ -77,6 +77,20 @@ class EstimateLearnt(msgspec.Struct, frozen=True, gc=False):
     microseconds: int
 
 
+class StatisticCounted(msgspec.Struct, frozen=True, gc=False):
+    """So much was counted of a tenant in an hour, in all; replaces what was counted of that hour before.
+
+    `hour` counts from 1970. `measure` and `bucket` are those of `domain.tallies`.
+    """
+
+    tenant_id: str
+    hour: int
+    measure: str
+    bucket: int
+    count: int
+    total: int
+
+
 class WorkflowStored(msgspec.Struct, frozen=True, gc=False):
     """A version of a workflow is known. Stored once per content hash; a second time only renews `source`.
 
@@ -188,6 +202,7 @@ Change = (
     | TenantPlanChanged
     | HourReserved
     | EstimateLearnt
+    | StatisticCounted
     | WorkflowStored
     | RunCreated
     | RunStarted
@@ -232,6 +247,17 @@ class EstimateRecord(msgspec.Struct, frozen=True, gc=False):
     workflow: str
     component_id: str
     microseconds: int
+
+
+class StatisticRecord(msgspec.Struct, frozen=True, gc=False):
+    """What was counted of a tenant in an hour, as stored; hour 0 stands for all those that were added up."""
+
+    tenant_id: str
+    hour: int
+    measure: str
+    bucket: int
+    count: int
+    total: int
 
 
 class WorkflowRecord(msgspec.Struct, frozen=True, gc=False):
@@ -372,6 +398,10 @@ class Store(Protocol):
         """Delete at most `limit` reservations of minutes before this one; give how many were deleted."""
         ...
 
+    async def add_up_statistics(self, before_hour: int, limit: int) -> int:
+        """Add at most `limit` rows of hours before this one to hour 0 and delete them; give how many."""
+        ...
+
     async def list_tenants(self) -> list[TenantRecord]:
         """Give all tenants that are not deleted, oldest first."""
         ...
@@ -382,6 +412,17 @@ class Store(Protocol):
 
     async def list_estimates(self) -> list[EstimateRecord]:
         """Give all estimates, ordered by (tenant, workflow, component)."""
+        ...
+
+    async def sum_statistics(self) -> list[StatisticRecord]:
+        """Give what was counted in all hours together, as of hour 0, ordered by (tenant, measure, bucket).
+
+        Of the measure `last_end` the greatest total instead of the sum.
+        """
+        ...
+
+    async def list_statistics(self, tenant_id: str | None, *, since_hour: int) -> list[StatisticRecord]:
+        """Give what was counted in this hour and later ones, ordered by (tenant, hour, measure, bucket)."""
         ...
 
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:

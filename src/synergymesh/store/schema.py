@@ -115,6 +115,20 @@ estimates = Table(
     sqlite_with_rowid=False,
 )
 
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("tenant_id", Text, ForeignKey(tenants.c.tenant_id), primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("measure", Text, primary_key=True),
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    CheckConstraint("count >= 0", name="count"),
+    sqlite_with_rowid=False,
+)
+Index("ix_statistics_hour", statistics.c.hour)
+
 workflows = Table(
     "workflows",
     metadata,

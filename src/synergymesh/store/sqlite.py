@@ -16,12 +16,13 @@ from synergymesh.ports.store import (
     Incarnation,
     ReservationRecord,
     RunRecord,
+    StatisticRecord,
     TaskRecord,
     TenantRecord,
     Unit,
     WorkflowRecord,
 )
-from synergymesh.store import reads, upkeep, writes
+from synergymesh.store import reads, statistics, upkeep, writes
 from synergymesh.store.database_thread import DatabaseThread
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import (
@@ -100,6 +101,14 @@ class _ReadVerbs:
     async def list_estimates(self) -> list[EstimateRecord]:
         """Give all estimates, ordered by (tenant, workflow, component)."""
         return await self._read(reads.list_estimates)
+
+    async def sum_statistics(self) -> list[StatisticRecord]:
+        """Give what was counted in all hours together, as of hour 0, ordered by (tenant, measure, bucket)."""
+        return await self._read(statistics.sum_statistics)
+
+    async def list_statistics(self, tenant_id: str | None, *, since_hour: int) -> list[StatisticRecord]:
+        """Give what was counted in this hour and later ones, ordered by (tenant, hour, measure, bucket)."""
+        return await self._read(statistics.list_statistics, tenant_id, since_hour)
 
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
         """Give one version of a workflow."""
@@ -225,6 +234,10 @@ class SqliteStore(_ReadVerbs):
     async def prune_reservations(self, before_minute: int, limit: int) -> int:
         """Delete at most `limit` reservations of minutes before this one; give how many were deleted."""
         return await self._write(upkeep.prune_reservations, before_minute, limit)
+
+    async def add_up_statistics(self, before_hour: int, limit: int) -> int:
+        """Add at most `limit` rows of hours before this one to hour 0 and delete them; give how many."""
+        return await self._write(statistics.add_up_statistics, before_hour, limit)
 
     async def _write(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._writes is None:

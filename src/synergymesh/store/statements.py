@@ -28,6 +28,7 @@ from synergymesh.store.schema import (
     hour_reservations,
     one_of,
     runs,
+    statistics,
     tasks,
     tenants,
     workflows,
@@ -193,6 +194,15 @@ LEARN_ESTIMATES = _insert(
         set_={"microseconds": _estimate.excluded.microseconds},
     ),
     ["tenant_id", "workflow", "component_id", "microseconds"],
+)
+
+_statistic = sqlite.insert(statistics)
+COUNT_STATISTICS = _insert(
+    _statistic.on_conflict_do_update(
+        index_elements=["tenant_id", "hour", "measure", "bucket"],
+        set_={"count": _statistic.excluded["count"], "total": _statistic.excluded.total},
+    ),
+    ["tenant_id", "hour", "measure", "bucket", "count", "total"],
 )
 
 _workflow = sqlite.insert(workflows)

@@ -17,6 +17,7 @@ from synergymesh.store.schema import (
     hour_reservations,
     meta,
     runs,
+    statistics,
     tasks,
     tenants,
 )
@@ -65,7 +66,9 @@ def _delete(table: sa.Table, condition: sa.ColumnElement[bool]) -> str:
 _DELETE_CHILDREN = [_delete(table, table.c.run_id.in_(_LISTED)) for table in (attempts, tasks)]
 _DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
 
-_DELETE_OF_TENANTS = [_delete(table, table.c.tenant_id.in_(_DELETED)) for table in (hour_reservations, estimates)]
+_DELETE_OF_TENANTS = [
+    _delete(table, table.c.tenant_id.in_(_DELETED)) for table in (hour_reservations, estimates, statistics)
+]
 
 # Only used when no deleted tenant has anything else any more; the foreign keys would tell. Children first.
 _child = tenants.alias("child")

@@ -32,6 +32,7 @@ from synergymesh.ports.store import (
     RunCreated,
     RunFinished,
     RunStarted,
+    StatisticCounted,
     TaskFinished,
     TaskStarted,
     TenantCreated,
@@ -56,7 +57,7 @@ from synergymesh.store.transactions import transaction
 
 _BAD_UNIT: tuple[type[Exception], ...] = (Unrecordable, *UNRECORDABLE)
 
-_OfTenant = RunCreated | HourReserved | EstimateLearnt
+_OfTenant = RunCreated | HourReserved | EstimateLearnt | StatisticCounted
 _OfRun = RunCreated | RunStarted | CancelRequested | TaskStarted | AttemptFailed | TaskFinished | RunFinished
 
 
@@ -129,6 +130,7 @@ class _Pending:
         "_finished",
         "_reservations",
         "_started",
+        "_statistics",
         "_tasks_started",
         "_tenants",
         "_workflows",
@@ -142,6 +144,7 @@ class _Pending:
         self._tenants: list[TenantCreated] = []
         self._reservations: list[HourReserved] = []
         self._estimates: list[EstimateLearnt] = []
+        self._statistics: list[StatisticCounted] = []
         self._workflows: list[WorkflowStored] = []
         self._created: list[RunCreated] = []
         # An UPDATE that finds several values for a row takes any of them, so the first one is chosen here.
@@ -177,6 +180,8 @@ class _Pending:
                 self._cancels.setdefault((change.run_id, change.tenant_id), change)
             case EstimateLearnt():
                 self._estimates.append(change)
+            case StatisticCounted():
+                self._statistics.append(change)
             case HourReserved():
                 self._reservations.append(change)
             case TenantCreated():
@@ -201,6 +206,8 @@ class _Pending:
             sql.RESERVE_HOURS.execute(connection, self._reservations)
         if self._estimates:
             sql.LEARN_ESTIMATES.execute(connection, self._estimates)
+        if self._statistics:
+            sql.COUNT_STATISTICS.execute(connection, self._statistics)
         if self._workflows:
             sql.STORE_WORKFLOWS.execute(connection, self._workflows)
         if self._created:

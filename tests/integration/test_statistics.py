@@ -1,0 +1,128 @@
+"""What is counted of tenants' work agrees with what happened, also after a restart."""
+
+from pathlib import Path
+
+import pytest
+
+from synergymesh import Orchestrator, RetryPolicy, task, workflow
+from synergymesh.domain.tallies import Tally
+from synergymesh.engine.statistics import HOUR
+from synergymesh.errors import RunFailed
+from synergymesh.ports.clock import SystemClock
+
+failures_left = 0
+
+
+@task
+async def good(number: int) -> int:
+    return number
+
+
+@task(retry=RetryPolicy(max_retries=2, initial_delay=0))
+async def flaky() -> int:
+    global failures_left
+    failures_left -= 1
+    if failures_left >= 0:
+        raise ValueError("not yet")
+    return 1
+
+
+@workflow
+def sums(number: int) -> object:
+    return [good(number), good(number)]
+
+
+@workflow
+def fragile() -> object:
+    return good(flaky())
+
+
+class LaterClock(SystemClock):
+    """Tell a time that lies so many hours ahead."""
+
+    hours = 0
+
+    def now(self) -> int:
+        return super().now() + self.hours * HOUR
+
+
+def counts(tally: Tally) -> dict[str, int]:
+    return dict(sorted(tally.counts.items()))
+
+
+async def do_some_work(mesh: Orchestrator, tenant_id: str) -> None:
+    global failures_left
+    for number in range(3):
+        await (await mesh.submit(sums, tenant=tenant_id, input={"number": number})).result()
+    failures_left = 1
+    await (await mesh.submit(fragile, tenant=tenant_id)).result()
+    failures_left = 10
+    with pytest.raises(RunFailed):
+        await (await mesh.submit(fragile, tenant=tenant_id)).result()
+
+
+EXPECTED = {
+    "retried": 3,
+    "run.failed": 1,
+    "run.submitted": 5,
+    "run.success": 4,
+    "task.failed": 1,
+    "task.skipped": 1,
+    "task.success": 8,
+}
+
+
+async def test_counts_agree_with_what_happened_and_survive_a_restart(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/mesh.db"
+    async with Orchestrator(database) as mesh:
+        tenant = await mesh.create_tenant("Acme", "enterprise")
+        other = await mesh.create_tenant("Beta")
+        await do_some_work(mesh, tenant.tenant_id)
+        statistics = mesh._running.statistics
+        tally = statistics.of(tenant.tenant_id)
+        assert counts(tally) == EXPECTED
+        assert counts(statistics.total) == EXPECTED
+        assert counts(statistics.of(other.tenant_id)) == {}
+        assert (tally.succeeded, tally.failed, tally.executions) == (8, 1, 9)
+        assert sum(tally.durations.values()) == 9
+        assert tally.last_end > 0
+    async with Orchestrator(database, workflows=[sums, fragile]) as mesh:
+        statistics = mesh._running.statistics
+        again = statistics.of(tenant.tenant_id)
+        assert counts(again) == EXPECTED
+        assert (again.durations, again.duration_sum, again.last_end) == (
+            tally.durations,
+            tally.duration_sum,
+            tally.last_end,
+        )
+        await do_some_work(mesh, tenant.tenant_id)
+        twice = {measure: 2 * count for measure, count in EXPECTED.items()}
+        assert counts(statistics.of(tenant.tenant_id)) == twice
+        assert counts(await statistics.since(tenant.tenant_id, 3_600)) == twice
+
+
+async def test_a_span_counts_the_hours_that_lie_in_it(tmp_path: Path) -> None:
+    clock = LaterClock()
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db", clock=clock) as mesh:
+        tenant = await mesh.create_tenant("Acme", "enterprise")
+        statistics = mesh._running.statistics
+        await do_some_work(mesh, tenant.tenant_id)
+        statistics.write()
+        await mesh._running.committer.drained()
+        clock.hours = 5
+        statistics.write()
+        await do_some_work(mesh, tenant.tenant_id)
+        statistics.write()
+        await mesh._running.committer.drained()
+        assert counts(await statistics.since(tenant.tenant_id, 2 * 3_600)) == EXPECTED
+        twice = {measure: 2 * count for measure, count in EXPECTED.items()}
+        assert counts(await statistics.since(tenant.tenant_id, 24 * 3_600)) == twice
+        assert counts(statistics.of(tenant.tenant_id)) == twice
+
+
+async def test_a_deleted_tenant_is_not_counted_any_more(tmp_path: Path) -> None:
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db") as mesh:
+        tenant = await mesh.create_tenant("Acme", "enterprise")
+        await do_some_work(mesh, tenant.tenant_id)
+        await mesh.delete_tenant(tenant.tenant_id)
+        assert counts(mesh._running.statistics.of(tenant.tenant_id)) == {}
