@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
 
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.scheduler import Scheduler
@@ -32,6 +33,21 @@ from synergymesh.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seams:
+    """Bring what an orchestrator stands on instead of what it takes by itself: for adapters, tests and simulations.
+
+    Attributes:
+        store: in place of the SQLite database that the settings name.
+        executors: by name (`loop`, `thread`), in place of the real ones.
+        dice: for ids and delays; seeded, they fall the same again.
+    """
+
+    store: Store | None = None
+    executors: Mapping[str, Executor] = field(default_factory=dict)
+    dice: Random | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Hold what a started orchestrator is made of."""
 
@@ -52,7 +68,12 @@ class Parts:
 
 
 def assemble(
-    store: Store, settings: Settings, workflows: Iterable[Workflow], default_retry: RetryPolicy, clock: Clock
+    store: Store,
+    settings: Settings,
+    workflows: Iterable[Workflow],
+    default_retry: RetryPolicy,
+    clock: Clock,
+    seams: Seams,
 ) -> Parts:
     """Put the parts together; nothing is started. Needs a running event loop.
 
@@ -62,17 +83,20 @@ def assemble(
         workflows: that runs of an earlier process may need.
         default_retry: the policy of tasks that have none of their own.
         clock: where the time comes from.
+        seams: executors and dice in place of the usual ones.
     """
     capacity = settings.capacity()
     payload_bytes_max = settings.payload_bytes_max
     executors: dict[str, Executor] = {"loop": LoopExecutor(), "thread": ThreadExecutor(capacity.slots)}
+    executors.update(seams.executors)
+    dice = seams.dice or Random()
     committer = Committer(store)
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
-    runs = OpenRuns(committer, clock, payload_bytes_max=payload_bytes_max)
+    runs = OpenRuns(committer, clock, dice, payload_bytes_max=payload_bytes_max)
     attempts = Attempts(scheduler, runs, committer, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
-    tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity)
+    tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     tenants.changed = dispatcher.pump_soon
     admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
@@ -86,7 +110,7 @@ def assemble(
         dispatcher=dispatcher,
         tenants=tenants,
         submission=Submission(
-            tenants, admission, versions, committer, runs, dispatcher, clock, payload_bytes_max=payload_bytes_max
+            tenants, admission, versions, committer, runs, dispatcher, clock, dice, payload_bytes_max=payload_bytes_max
         ),
         recovery=Recovery(store, versions, runs, dispatcher, clock),
         control=Control(store, tenants, runs, attempts, scheduler, watching),

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from synergymesh.assembly import Parts, assemble
+from synergymesh.assembly import Parts, Seams, assemble
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.payload import decode
@@ -24,6 +24,7 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
 from synergymesh.ports.clock import Clock, SystemClock
+from synergymesh.ports.store import Store
 from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
@@ -51,6 +52,7 @@ class Orchestrator:
         payload_bytes_max: limit of an input and of a result, in bytes of JSON.
         execute: whether tasks are started; False to accept, cancel and administrate only.
         clock: where the time comes from.
+        seams: a store, executors or dice in place of the usual ones.
         settings: everything else; what is not given here comes from `SYNERGYMESH_…` variables and `synergymesh.toml`.
 
     Raises:
@@ -70,6 +72,7 @@ class Orchestrator:
         payload_bytes_max: int | None = None,
         execute: bool = True,
         clock: Clock | None = None,
+        seams: Seams | None = None,
         settings: Settings | None = None,
     ) -> None:
         given = {
@@ -84,7 +87,10 @@ class Orchestrator:
         self._registry = Registry()
         for workflow in workflows:
             self._registry.add(workflow)
-        self._database = SqliteStore(self.settings.database, synchronous=self.settings.synchronous)
+        self._seams = seams or Seams()
+        self._database: Store = self._seams.store or SqliteStore(
+            self.settings.database, synchronous=self.settings.synchronous
+        )
         self._default_retry = default_retry
         self._execute = execute
         self._clock = clock or SystemClock()
@@ -112,7 +118,7 @@ class Orchestrator:
         await store.open()
         try:
             await store.begin_incarnation()
-            parts = assemble(store, self.settings, self._registry, self._default_retry, self._clock)
+            parts = assemble(store, self.settings, self._registry, self._default_retry, self._clock, self._seams)
             self._parts = parts
             for executor in parts.executors.values():
                 await executor.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ async def mesh() -> AsyncIterator[Orchestrator]:
 async def tenant(mesh: Orchestrator) -> str:
     """Give the id of a tenant with room for everything."""
     return (await mesh.create_tenant("Acme", TenantTier.ENTERPRISE, quota=ROOMY)).tenant_id
+
+
+@pytest.fixture
+async def unhandled() -> list[dict[str, Any]]:
+    """Give the list of errors that nobody handled on the event loop."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+    return errors
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class Attempts:
     ) -> None:
         self.under_way: dict[int, Attempt] = {}
         self.slot_freed: Callable[[], None] = _nothing
-        self.learnt: set[tuple[str, Hashable]] = set()
+        self.learnt: dict[tuple[str, Hashable], None] = {}
         self.suspect_cleared: Callable[[LiveRun, list[int]], None] = _nothing
         self._scheduler = scheduler
         self._runs = runs
@@ -143,6 +143,8 @@ class Attempts:
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Take the outcome of an attempt from its executor."""
+        if id(attempt) not in self.under_way:
+            return  # an executor that reports twice must not give back a slot that somebody else has by now
         if attempt.timer is not None:
             attempt.timer.cancel()
         if not attempt.settled:
@@ -160,7 +162,7 @@ class Attempts:
         learn = not attempt.stopped
         self._scheduler.release(attempt.grant, self._clock.now(), learn=learn)
         if learn:
-            self.learnt.add((attempt.grant.tenant_id, attempt.grant.component))
+            self.learnt[attempt.grant.tenant_id, attempt.grant.component] = None
         del self.under_way[id(attempt)]
         if attempt is self._suspect:
             self._suspect = None

@@ -47,12 +47,12 @@ class OpenRuns:
         backlog: counts the open tasks.
     """
 
-    def __init__(self, committer: Committer, clock: Clock, *, payload_bytes_max: int) -> None:
+    def __init__(self, committer: Committer, clock: Clock, dice: Random, *, payload_bytes_max: int) -> None:
         self.released: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
         self._committer = committer
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
-        self._dice = Random()
+        self._dice = dice
         self._live: dict[str, LiveRun] = {}
         self._orders = 0
         self.backlog = Backlog()

@@ -43,6 +43,7 @@ class Submission:
         runs: OpenRuns,
         dispatcher: Dispatcher,
         clock: Clock,
+        dice: Random,
         *,
         payload_bytes_max: int,
     ) -> None:
@@ -55,7 +56,7 @@ class Submission:
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self._last_moment: Instant = 0
-        self._random = Random()
+        self._dice = dice
 
     async def submit(
         self,
@@ -143,7 +144,7 @@ class Submission:
     def _new_run_id(self, now: Instant) -> str:
         """Make an id that sorts by time, never the same twice."""
         self._last_moment = moment = max(now, self._last_moment + 1)
-        return f"run-{moment:016x}{self._random.getrandbits(32):08x}"
+        return f"run-{moment:016x}{self._dice.getrandbits(32):08x}"
 
 
 def check_key(key: object) -> None:

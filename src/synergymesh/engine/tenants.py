@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from random import Random
 from typing import Any
 
 import msgspec
@@ -49,6 +49,7 @@ class Tenants:
         clock: Clock,
         plans: Mapping[str, TierPlan],
         capacity: Capacity,
+        dice: Random,
     ) -> None:
         self.plans = plans
         self.capacity = capacity
@@ -56,6 +57,7 @@ class Tenants:
         self._committer = committer
         self._scheduler = scheduler
         self._clock = clock
+        self._dice = dice
         self.changed: Callable[[], object] = object
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
@@ -94,7 +96,7 @@ class Tenants:
             raise InvalidRequest("share is of a sub-tenant in its parent's quota. Name the parent too.", field="share")
         policy = TenantPolicy(share=share)
         record = TenantRecord(
-            f"tenant-{secrets.token_hex(8)}",
+            f"tenant-{self._dice.getrandbits(64):016x}",
             checked_name,
             checked_tier,
             msgspec.json.encode(checked_quota),

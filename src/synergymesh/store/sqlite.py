@@ -41,9 +41,9 @@ T = TypeVar("T")
 class _Lane:
     """A connection and the only thread that touches it."""
 
-    def __init__(self, name: str, where: str) -> None:
+    def __init__(self, name: str, where: str, thread: type[DatabaseThread] = DatabaseThread) -> None:
         self._where = where
-        self._thread = DatabaseThread(name, lambda error: translate(error, where))
+        self._thread = thread(name, lambda error: translate(error, where))
         self._connection: sqlite3.Connection | None = None
 
     async def open(self, function: Callable[..., sqlite3.Connection], *arguments: Any) -> None:
@@ -165,6 +165,8 @@ class SqliteStore(_ReadVerbs):
     Writes go through one connection in one thread; reads of a file have their own of both, and wait for no write.
     """
 
+    _thread = DatabaseThread
+
     def __init__(self, database: str | os.PathLike[str], *, synchronous: Synchronous = "full") -> None:
         """Name the database: `sqlite:///mesh.db`, `sqlite:////data/mesh.db`, `:memory:` or a path.
 
@@ -186,13 +188,13 @@ class SqliteStore(_ReadVerbs):
         """Take the database for this process alone, create or migrate its schema. Opening twice does nothing."""
         if self._writes is not None:
             return
-        self._writes = _Lane("synergymesh-writes", self._where)
+        self._writes = _Lane("synergymesh-writes", self._where, self._thread)
         try:
             await self._writes.open(self._open_writer)
             if self.path is None:
                 self._reads = self._writes
             else:
-                self._reads = _Lane("synergymesh-reads", self._where)
+                self._reads = _Lane("synergymesh-reads", self._where, self._thread)
                 await self._reads.open(open_reader, self.path)
         except BaseException:
             await self.close()
