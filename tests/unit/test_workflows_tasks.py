@@ -16,6 +16,7 @@ import pytest
 
 from synergymesh.domain.definition import Component, Dependency
 from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.task_settings import DEFAULTS, TaskSettings, settings_from_json, settings_to_json
 from synergymesh.domain.templates import InputRef, NodeRef
 from synergymesh.errors import DuplicateComponent, InvalidPayload, InvalidRequest, InvalidWorkflow
 from synergymesh.workflows.nodes import Node, given, optional, ref
@@ -95,7 +96,8 @@ async def test_a_coroutine_function_gives_its_coroutine() -> None:
 
     assert work.is_async
     assert await work() == 7
-    assert (work.name, work.timeout, work.weight, work.priority) == ("other", 2, 3, 4)
+    assert work.name == "other"
+    assert [work.settings[key] for key in ("timeout", "weight", "priority")] == [2, 3, 4]
 
 
 def test_callable_objects_and_partials_are_tasks_with_a_name() -> None:
@@ -484,3 +486,23 @@ def test_a_type_that_json_cannot_make_is_given_what_there_is() -> None:
 def test_inputs_in_a_builder_are_references() -> None:
     built = Workflow("w").takes("x", int).add(load, args=(given("x"),))
     assert built.definition.components[0].args == (InputRef("x"),)
+
+
+def test_a_setting_that_there_is_not_is_refused_with_the_nearest_one() -> None:
+    for give in (
+        lambda: task(name="x", timeot=3)(lambda: 1),  # type: ignore[call-overload]
+        lambda: load.options(timeot=3),  # type: ignore[call-arg]
+        lambda: Workflow("w").add(load, timeot=3),  # type: ignore[call-arg]
+    ):
+        with pytest.raises(InvalidWorkflow, match=r"'timeot'.*'timeout'") as caught:
+            give()
+        assert caught.value.field == "timeot"
+
+
+def test_the_settings_of_a_component_come_back_from_json_and_defaults_are_left_out() -> None:
+    policy = RetryPolicy(max_retries=2, retry_on=(OSError,))
+    said: TaskSettings = {"weight": 2.0, "priority": 3, "retry": policy, "timeout": 4, "memory_mb": 5, "cpus": 0.5}
+    assert said.keys() == DEFAULTS.keys()
+    document = settings_to_json(said)
+    assert settings_from_json(msgspec.json.decode(msgspec.json.encode(document))) == said
+    assert settings_to_json(DEFAULTS) == {}

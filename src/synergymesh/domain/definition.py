@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,20 +12,14 @@ import msgspec
 
 from synergymesh.config import COMPONENTS_MAX, DEPENDENCIES_MAX, IDENTIFIER_MAX
 from synergymesh.domain import templates
-from synergymesh.domain.graph import WEIGHT_MAX, Graph
-from synergymesh.domain.quota import QUOTA_FIELD_MAX
+from synergymesh.domain.graph import Graph
 from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.task_settings import DEFAULTS, check_settings, settings_from_json, settings_to_json
 from synergymesh.domain.templates import Template
 from synergymesh.errors import DuplicateComponent, GraphTooLarge, InvalidWorkflow, UnknownComponent
 
 FORMAT = 1
 """Version of the JSON of a definition."""
-
-PRIORITY_MAX = 1_000
-"""Priorities are from -1000 to 1000: enough to order anything, and they fit into any database's integer."""
-
-CPUS_MAX = 100_000
-"""CPUs of one task: far above any cluster, so a larger figure is a mistake."""
 
 
 def check_identifier(value: object, noun: str) -> str:
@@ -74,12 +67,7 @@ class Component(msgspec.Struct, frozen=True):
         kwargs: templates of the keyword arguments.
         dependencies: those whose results are used and those that only come first, each once.
         required: whether the run fails when this component does.
-        weight: expected seconds, 0 to `WEIGHT_MAX`.
-        priority: a whole number from -1000 to 1000; higher ones go first within a tenant.
-        retry: None for the default policy.
-        timeout: seconds for one attempt, above 0; None for no limit.
-        memory_mb: MiB that it takes of its tenant's quota while it runs; None for the default of the settings.
-        cpus: CPUs that it takes, 1.0 is one; None for the default of the settings.
+        weight, priority, retry, timeout, memory_mb, cpus: as in `TaskSettings`.
 
     Raises:
         InvalidWorkflow: a field is outside its range.
@@ -105,54 +93,12 @@ class Component(msgspec.Struct, frozen=True):
             self.dependencies
         ):
             raise InvalidWorkflow(f"{self.component_id!r} names a dependency twice.", field="dependencies")
-        check_settings(
-            f"component {self.component_id!r}",
-            weight=self.weight,
-            priority=self.priority,
-            retry=self.retry,
-            timeout=self.timeout,
-            memory_mb=self.memory_mb,
-            cpus=self.cpus,
-        )
+        check_settings(f"component {self.component_id!r}", self.settings)
 
-
-def check_settings(
-    owner: str, *, weight: Any, priority: Any, retry: Any, timeout: Any, memory_mb: Any, cpus: Any
-) -> None:
-    """Check the settings that tasks and components share.
-
-    Raises:
-        InvalidWorkflow: one is outside its range; the message names `owner`.
-    """
-    if not _is_number(weight) or not 0 <= weight <= WEIGHT_MAX:
-        raise InvalidWorkflow(
-            f"{owner}: weight is the expected seconds, a finite number from 0, not {weight!r}.", field="weight"
-        )
-    if not isinstance(priority, int) or isinstance(priority, bool) or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
-        raise InvalidWorkflow(
-            f"{owner}: priority must be a whole number from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority!r}.",
-            field="priority",
-        )
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise InvalidWorkflow(f"{owner}: retry takes a RetryPolicy, not {retry!r}.", field="retry")
-    if timeout is not None and (not _is_number(timeout) or not 0 < timeout < math.inf):
-        raise InvalidWorkflow(
-            f"{owner}: timeout is a number of seconds above 0, or None, not {timeout!r}.", field="timeout"
-        )
-    if memory_mb is not None and (
-        not isinstance(memory_mb, int) or isinstance(memory_mb, bool) or not 0 <= memory_mb <= QUOTA_FIELD_MAX
-    ):
-        raise InvalidWorkflow(
-            f"{owner}: memory_mb is a whole number of MiB from 0, or None, not {memory_mb!r}.", field="memory_mb"
-        )
-    if cpus is not None and (not _is_number(cpus) or not 0 <= cpus <= CPUS_MAX):
-        raise InvalidWorkflow(
-            f"{owner}: cpus is a number of CPUs from 0 to {CPUS_MAX:,}, or None, not {cpus!r}.", field="cpus"
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Give the settings that tasks have too, by name."""
+        return {name: getattr(self, name) for name in DEFAULTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,18 +284,7 @@ def _component_to_json(component: Component) -> dict[str, Any]:
             document["optional"] = optional
     if not component.required:
         document["required"] = False
-    if component.weight != 1.0:
-        document["weight"] = float(component.weight)
-    if component.priority:
-        document["priority"] = component.priority
-    if component.retry is not None:
-        document["retry"] = asdict(component.retry)
-    if component.timeout is not None:
-        document["timeout"] = float(component.timeout)
-    if component.memory_mb is not None:
-        document["memory_mb"] = component.memory_mb
-    if component.cpus is not None:
-        document["cpus"] = float(component.cpus)
+    document.update(settings_to_json(component.settings))
     return document
 
 
@@ -357,7 +292,6 @@ def _component_from_json(document: dict[str, Any], shared: dict[tuple[str, bool]
     """Read a component; `shared` holds the dependencies so far, as a million equal ones would be much memory."""
     optional = frozenset(document.get("optional", ()))
     keys = [(each, each not in optional) for each in document.get("dependencies", ())]
-    retry = document.get("retry")
     return Component(
         component_id=document["id"],
         task=document["task"],
@@ -365,17 +299,8 @@ def _component_from_json(document: dict[str, Any], shared: dict[tuple[str, bool]
         kwargs={name: templates.from_json(value) for name, value in document.get("kwargs", {}).items()},
         dependencies=tuple([shared.get(key) or shared.setdefault(key, Dependency(*key)) for key in keys]),
         required=document.get("required", True),
-        weight=document.get("weight", 1.0),
-        priority=document.get("priority", 0),
-        retry=None if retry is None else RetryPolicy(**{key: _as_tuple(value) for key, value in retry.items()}),
-        timeout=document.get("timeout"),
-        memory_mb=document.get("memory_mb"),
-        cpus=document.get("cpus"),
+        **settings_from_json(document),
     )
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def merge_dependencies(dependencies: Iterable[Dependency]) -> tuple[Dependency, ...]:

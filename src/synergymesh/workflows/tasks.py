@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
-import msgspec
-
-from synergymesh.domain.definition import check_identifier, check_settings
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.definition import check_identifier
+from synergymesh.domain.task_settings import DEFAULTS, TaskSettings, check_settings
 from synergymesh.errors import InvalidWorkflow
 from synergymesh.workflows.signatures import Signature
-from synergymesh.workflows.tracing import UNSET, Settings, current_trace
+from synergymesh.workflows.tracing import Settings, current_trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,12 +31,7 @@ class Task(Generic[P, R]):
         function: what is called.
         is_async: whether it is a coroutine function.
         signature: its parameters.
-        retry: None for the default policy.
-        timeout: seconds for one attempt, or None.
-        weight: expected seconds.
-        priority: a whole number from -1000 to 1000.
-        memory_mb: MiB of memory that it takes of the tenant's quota while it runs, or None for the default.
-        cpus: CPUs that it takes, or None for the default.
+        settings: all of them, by name.
     """
 
     def __init__(
@@ -46,12 +39,7 @@ class Task(Generic[P, R]):
         function: Callable[P, R],
         *,
         name: str | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        weight: float = 1.0,
-        priority: int = 0,
-        memory_mb: int | None = None,
-        cpus: float | None = None,
+        **settings: Unpack[TaskSettings],
     ) -> None:
         checked = _check_function(function, name)
         functools.update_wrapper(self, function)
@@ -66,16 +54,9 @@ class Task(Generic[P, R]):
                     "Rename the parameter.",
                     field=reserved,
                 )
-        check_settings(
-            owner, weight=weight, priority=priority, retry=retry, timeout=timeout, memory_mb=memory_mb, cpus=cpus
-        )
+        check_settings(owner, settings)
         self.is_async = _is_async(function)
-        self.retry = retry
-        self.timeout = timeout
-        self.weight = weight
-        self.priority = priority
-        self.memory_mb = memory_mb
-        self.cpus = cpus
+        self.settings: TaskSettings = {**DEFAULTS, **settings}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make a component inside a workflow that is being defined, or call the function."""
@@ -99,12 +80,7 @@ class Task(Generic[P, R]):
         id: str | None = None,
         after: Any = (),
         required: bool = True,
-        weight: float | msgspec.UnsetType = UNSET,
-        priority: int | msgspec.UnsetType = UNSET,
-        retry: RetryPolicy | msgspec.UnsetType | None = UNSET,
-        timeout: float | msgspec.UnsetType | None = UNSET,
-        memory_mb: int | msgspec.UnsetType | None = UNSET,
-        cpus: float | msgspec.UnsetType | None = UNSET,
+        **settings: Unpack[TaskSettings],
     ) -> Callable[..., Any]:
         """Give a function that calls the task with other settings: `price.options(id="total", timeout=3)(order)`.
 
@@ -112,28 +88,17 @@ class Task(Generic[P, R]):
             id: of the component; by default the task's name, then `name-2`, `name-3` …
             after: a node or a list of nodes that come first.
             required: whether the run fails when the component does.
-            weight: expected seconds.
-            priority: a whole number from -1000 to 1000.
-            retry: a policy, or None for the default one.
-            timeout: seconds for one attempt, or None.
-            memory_mb: MiB of memory that it takes of the tenant's quota, or None for the default.
-            cpus: CPUs that it takes, or None for the default.
+            settings: those that differ from the task's.
+
+        Raises:
+            InvalidWorkflow: there is no such setting, or one is outside its range.
         """
-        settings = Settings(
-            component_id=id,
-            after=after,
-            required=required,
-            weight=weight,
-            priority=priority,
-            retry=retry,
-            timeout=timeout,
-            memory_mb=memory_mb,
-            cpus=cpus,
-        )
+        check_settings(f"options of task {self.name!r}", settings)
+        said = Settings(component_id=id, after=after, required=required, changes=settings)
 
         @functools.wraps(self.function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._call(args, kwargs, settings)
+            return self._call(args, kwargs, said)
 
         return call
 
@@ -178,16 +143,7 @@ def _check_function(function: Any, name: str | None) -> str:
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(
-    *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    weight: float = 1.0,
-    priority: int = 0,
-    memory_mb: int | None = None,
-    cpus: float | None = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(*, name: str | None = None, **settings: Unpack[TaskSettings]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
 def task(function: Any = None, /, **settings: Any) -> Any:
@@ -197,8 +153,7 @@ def task(function: Any = None, /, **settings: Any) -> Any:
 
     Args:
         function: what to wrap; of a task its function is taken.
-        settings: name (by default the function's), retry (a RetryPolicy), timeout (seconds for one attempt), weight
-            (expected seconds), priority (-1000 to 1000), memory_mb, cpus (taken of the tenant's quota).
+        settings: name (by default the function's), and those of `TaskSettings`.
 
     Raises:
         InvalidWorkflow: the function cannot be a task, or a setting is outside its range.

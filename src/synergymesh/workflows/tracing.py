@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +18,7 @@ from synergymesh.domain.definition import (
     check_identifier,
     merge_dependencies,
 )
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.task_settings import TaskSettings
 from synergymesh.domain.templates import InputRef, NodeRef, Reference, Template
 from synergymesh.errors import DuplicateComponent, InvalidWorkflow
 from synergymesh.workflows.nodes import Node, describe, is_required, owner_of, reference_of
@@ -26,24 +26,17 @@ from synergymesh.workflows.nodes import Node, describe, is_required, owner_of, r
 if TYPE_CHECKING:
     from synergymesh.workflows.tasks import Task
 
-UNSET = msgspec.UNSET
-
 After = Node | str | Dependency | Iterable[Node | str | Dependency]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Hold what one call of a task changes; what is UNSET is as the task has it."""
+    """Hold what one call of a task says: the component's id, its place, and the settings that it changes."""
 
     component_id: str | None = None
     after: Any = ()
     required: bool = True
-    weight: float | msgspec.UnsetType = UNSET
-    priority: int | msgspec.UnsetType = UNSET
-    retry: RetryPolicy | msgspec.UnsetType | None = UNSET
-    timeout: float | msgspec.UnsetType | None = UNSET
-    memory_mb: int | msgspec.UnsetType | None = UNSET
-    cpus: float | msgspec.UnsetType | None = UNSET
+    changes: TaskSettings = field(default_factory=TaskSettings)
 
 
 AS_DECLARED = Settings()
@@ -201,6 +194,7 @@ def make_component(
     dependencies = [
         each for value in (*args, *kwargs.values()) for each in dependencies_of(value, owner)
     ] + dependencies_of_after(settings.after, owner)
+    made_settings: TaskSettings = {**task.settings, **settings.changes}
     return Component(
         component_id=component_id,
         task=task.name,
@@ -208,12 +202,7 @@ def make_component(
         kwargs=made_kwargs,
         dependencies=merge_dependencies(dependencies),
         required=settings.required,
-        weight=task.weight if settings.weight is UNSET else settings.weight,
-        priority=task.priority if settings.priority is UNSET else settings.priority,
-        retry=task.retry if settings.retry is UNSET else settings.retry,
-        timeout=task.timeout if settings.timeout is UNSET else settings.timeout,
-        memory_mb=task.memory_mb if settings.memory_mb is UNSET else settings.memory_mb,
-        cpus=task.cpus if settings.cpus is UNSET else settings.cpus,
+        **made_settings,
     )
 
 

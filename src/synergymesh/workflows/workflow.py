@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import msgspec
 
 from synergymesh.domain import payload
 from synergymesh.domain.definition import Component, Dependency, Parameter, WorkflowDefinition, check_identifier
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.task_settings import TaskSettings, check_settings
 from synergymesh.domain.templates import InputRef, NodeRef, Template
 from synergymesh.errors import DuplicateComponent, InvalidRequest, InvalidWorkflow
 from synergymesh.workflows import direct
@@ -22,7 +22,6 @@ from synergymesh.workflows.nodes import Node
 from synergymesh.workflows.signatures import Signature
 from synergymesh.workflows.tasks import Task
 from synergymesh.workflows.tracing import (
-    UNSET,
     Settings,
     Trace,
     current_trace,
@@ -202,12 +201,7 @@ class Workflow:
         kwargs: Mapping[str, Any] | None = None,
         after: Any = (),
         required: bool = True,
-        weight: float | msgspec.UnsetType = UNSET,
-        priority: int | msgspec.UnsetType = UNSET,
-        retry: RetryPolicy | msgspec.UnsetType | None = UNSET,
-        timeout: float | msgspec.UnsetType | None = UNSET,
-        memory_mb: int | msgspec.UnsetType | None = UNSET,
-        cpus: float | msgspec.UnsetType | None = UNSET,
+        **settings: Unpack[TaskSettings],
     ) -> Workflow:
         """Add a component; give the workflow again.
 
@@ -219,15 +213,10 @@ class Workflow:
             kwargs: keyword arguments.
             after: as `depends_on`.
             required: whether the run fails when the component does.
-            weight: expected seconds.
-            priority: a whole number from -1000 to 1000.
-            retry: a policy, or None for the default one.
-            timeout: seconds for one attempt, or None.
-            memory_mb: MiB of memory that it takes of the tenant's quota, or None for the default.
-            cpus: CPUs that it takes, or None for the default.
+            settings: those that differ from the task's.
 
         Raises:
-            InvalidWorkflow: the arguments do not fit.
+            InvalidWorkflow: the arguments do not fit, or a setting is unknown or outside its range.
             DuplicateComponent: the id is taken.
         """
         self._change()
@@ -235,17 +224,13 @@ class Workflow:
         component_id = self._free_id(task.name) if id is None else id
         if component_id in self._components:
             raise DuplicateComponent(component_id)
-        settings = Settings(
+        check_settings(f"component {component_id!r}", settings)
+        said = Settings(
             after=[*dependencies_of_after(depends_on, None, "depends_on="), *dependencies_of_after(after, None)],
             required=required,
-            weight=weight,
-            priority=priority,
-            retry=retry,
-            timeout=timeout,
-            memory_mb=memory_mb,
-            cpus=cpus,
+            changes=settings,
         )
-        component = make_component(task, component_id, args, kwargs or {}, settings, owner=None)
+        component = make_component(task, component_id, args, kwargs or {}, said, owner=None)
         register(self._tasks, task, self.name)
         self._components[component_id] = component
         return self
