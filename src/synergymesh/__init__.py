@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.retry import RetryPolicy
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
     from synergymesh.domain.tenants import Tenant, TenantTier
+    from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
     from synergymesh.engine.events import RunEvent
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
     from synergymesh.engine.views import Run, RunTask
@@ -47,6 +48,7 @@ _HOMES = {
     "synergymesh.domain.tenants": ("Tenant", "TenantTier"),
     "synergymesh.engine.explaining": ("RunExplanation", "TaskExplanation"),
     "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
+    "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
     "synergymesh.engine.events": ("RunEvent",),
     "synergymesh.engine.views": (
         "Run",
@@ -93,7 +95,9 @@ __all__ = [
     "Dependency",
     "DependencyNode",
     "DependencyResolver",
+    "DirectCall",
     "ExecutionPhase",
+    "ExecutionResult",
     "ExecutionStatus",
     "Orchestrator",
     "Registry",

@@ -12,6 +12,7 @@ from synergymesh.engine.admission import Admission
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.control import Control
+from synergymesh.engine.direct_calls import DirectCalls
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.explaining import Explaining
 from synergymesh.engine.live import LiveRun
@@ -64,6 +65,7 @@ class Parts:
     watching: Watching
     explaining: Explaining
     maintenance: Maintenance
+    direct_calls: DirectCalls
     statistics: Statistics
 
 
@@ -94,13 +96,17 @@ def assemble(
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
     runs = OpenRuns(committer, clock, dice, payload_bytes_max=payload_bytes_max)
-    attempts = Attempts(scheduler, runs, committer, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
+    attempts = Attempts(scheduler, runs, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     tenants.changed = dispatcher.pump_soon
     admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
     watching = Watching(store, runs)
+    submission = Submission(
+        tenants, admission, versions, committer, runs, dispatcher, clock, dice, payload_bytes_max=payload_bytes_max
+    )
+    control = Control(store, tenants, runs, attempts, scheduler, watching)
     return Parts(
         store=store,
         executors=executors,
@@ -109,11 +115,20 @@ def assemble(
         attempts=attempts,
         dispatcher=dispatcher,
         tenants=tenants,
-        submission=Submission(
-            tenants, admission, versions, committer, runs, dispatcher, clock, dice, payload_bytes_max=payload_bytes_max
-        ),
+        submission=submission,
         recovery=Recovery(store, versions, runs, dispatcher, clock),
-        control=Control(store, tenants, runs, attempts, scheduler, watching),
+        control=control,
+        direct_calls=DirectCalls(
+            tenants,
+            admission,
+            versions,
+            submission,
+            runs,
+            dispatcher,
+            control,
+            clock,
+            payload_bytes_max=payload_bytes_max,
+        ),
         watching=watching,
         explaining=Explaining(scheduler, runs, watching, clock),
         maintenance=Maintenance(store, committer, scheduler, attempts, statistics, clock),

@@ -18,6 +18,7 @@ from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantTier
 from synergymesh.engine.control import OPEN
+from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
@@ -307,6 +308,35 @@ class Orchestrator:
             )
         run_id = await parts.submission.submit(workflow, tenant, input, idempotency_key, priority, not_before)
         return RunHandle(self, run_id, tenant)
+
+    async def call(
+        self,
+        calls: Sequence[DirectCall],
+        *,
+        tenant: str,
+        name: str | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> list[ExecutionResult]:
+        """Call coroutine functions, closures too, as tasks of a tenant: under its limits, with retries, recorded.
+
+        What a function raises is in its result. The tenant's submission rate is not asked for, since this is a direct
+        call and no request. After a crash it cannot go on: what was recorded of it is failed with that reason.
+
+        Args:
+            calls: what to call; each starts once those that it names in `after` have succeeded.
+            tenant: the tenant's id.
+            name: shown as the workflow of the run; the component's id, or `components`, when None.
+            loop: where the functions run; the orchestrator's own event loop when None.
+
+        Raises:
+            UnknownTenant, TenantNotActive: nothing can be called for that tenant.
+            InvalidRequest: a call cannot be accepted.
+            BacklogFull: too many tasks of the tenant wait.
+            StoreError: the results could not be recorded.
+        """
+        parts = self._running
+        shown = name or (calls[0].component_id if len(calls) == 1 else "components")
+        return await parts.direct_calls.call(shown, tenant, calls, loop or asyncio.get_running_loop())
 
     async def get_run(self, run_id: str, *, tenant: str | None = None) -> Run:
         """Give a run with all of its tasks.

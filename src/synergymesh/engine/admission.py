@@ -57,6 +57,17 @@ class Admission:
         for each in family:
             self._rates[each.tenant_id].take(now)
 
+    def admit_call(self, tenant: Tenant, plan: Plan) -> None:
+        """Admit a direct call: no request, so it takes no place in the rate.
+
+        Raises:
+            InvalidRequest, BacklogFull: as in `admit`.
+        """
+        self._check_size(tenant, plan)
+        for each in self._family(tenant):
+            self._check_backlog(each, plan.size)
+        self._check_whole_backlog(plan.size)
+
     def _family(self, tenant: Tenant) -> list[Tenant]:
         """Give the tenant and the one whose quota it shares."""
         return [tenant] if tenant.parent_id is None else [tenant, self._tenants.get(tenant.parent_id)]

@@ -12,7 +12,7 @@ from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut
 from synergymesh.domain.scheduler import Scheduler
-from synergymesh.engine.committer import Answer, Committer
+from synergymesh.engine.committer import Answer
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.logs import Log
@@ -40,7 +40,6 @@ class Attempts:
         self,
         scheduler: Scheduler[LiveRun],
         runs: OpenRuns,
-        committer: Committer,
         executors: Mapping[str, Executor],
         clock: Clock,
         *,
@@ -52,7 +51,6 @@ class Attempts:
         self.suspect_cleared: Callable[[LiveRun, list[int]], None] = _nothing
         self._scheduler = scheduler
         self._runs = runs
-        self._committer = committer
         self._loop_executor = executors["loop"]
         self._thread_executor = executors["thread"]
         self._clock = clock
@@ -208,7 +206,7 @@ class Attempts:
         attempt.recorded = True
         run = attempt.run
         change = TaskStarted(run.run_id, attempt.context.task_id, run.tenant_id, attempt.number, attempt.started_at)
-        self._committer.put([*self._runs.first_news(run), change], then)
+        self._runs.put(run, [*self._runs.first_news(run), change], then)
 
 
 def _nothing(*_: object) -> None:

@@ -45,7 +45,7 @@ class Control:
         run = self._runs.get(run_id)
         if run is None or record.status.is_final:
             return False
-        await self._cancel(run)
+        await self.cancel(run)
         return True
 
     async def delete_tenant(self, tenant_id: str, *, force: bool) -> None:
@@ -65,7 +65,7 @@ class Control:
             raise TenantHasOpenRuns(tenant_id, open_runs)
         for run in self._runs:
             if run.tenant_id == tenant.tenant_id:
-                await self._cancel(run)
+                await self.cancel(run)
                 await self._watching.end_of(run.run_id, tenant_id)
         await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
         for run in self._runs:
@@ -75,7 +75,8 @@ class Control:
                     if attempt.executor is not None:
                         attempt.executor.stop(attempt)
 
-    async def _cancel(self, run: LiveRun) -> None:
+    async def cancel(self, run: LiveRun) -> None:
+        """Cancel an open run."""
         if not run.cancelling:
             recorded = self._runs.cancel(run)
             self._scheduler.refresh(run.tenant_id)

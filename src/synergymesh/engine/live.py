@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from synergymesh.domain.grants import Grant
@@ -14,8 +14,9 @@ from synergymesh.domain.run_state import PENDING, RETRYING, RunState
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.versions import Version
 from synergymesh.ports.executor import Executor
-from synergymesh.ports.store import RunFinished
+from synergymesh.ports.store import Change, RunFinished
 from synergymesh.ports.task_context import TaskContext
+from synergymesh.workflows.direct_tasks import DirectTask
 from synergymesh.workflows.tasks import Task
 
 
@@ -73,8 +74,10 @@ class Attempt:
         self.settled = False
 
     @property
-    def task(self) -> Task[..., Any]:
+    def task(self) -> Task[..., Any] | DirectTask:
         """Give the task that does the work."""
+        if self.run.direct is not None:
+            return self.run.direct[self.position]
         tasks = self.run.version.tasks
         assert tasks is not None, "a task without its function was started"
         return tasks[self.position]
@@ -95,6 +98,8 @@ class Attempt:
 
     def encode(self, value: Any) -> bytes:
         """Turn the function's value into JSON."""
+        if self.run.direct is not None:
+            return self.run.direct[self.position].encode(value)
         return self.run.version.encoders[self.position](value)
 
     def done(self, outcome: Outcome) -> None:
@@ -112,6 +117,8 @@ class LiveRun:
         failures, interruptions: by position, earlier attempts that failed by the task's fault, or were shut down.
         crashes: by position, how often the process died while the task ran.
         errors: by position, why tasks failed for good.
+        direct: by position, what a direct call calls; None for a run of a workflow.
+        unrecorded: changes that go in front of the first ones that are recorded of the run, or None.
         watchers: are called with every event of the run, and with None if no more will come although it is not final.
     """
 
@@ -119,6 +126,7 @@ class LiveRun:
         "cancelling",
         "crashes",
         "created_at",
+        "direct",
         "errors",
         "failures",
         "input",
@@ -133,6 +141,7 @@ class LiveRun:
         "started_at",
         "state",
         "tenant_id",
+        "unrecorded",
         "version",
         "waiters",
         "watchers",
@@ -170,6 +179,8 @@ class LiveRun:
         self.crashes: dict[int, int] | None = None
         self.errors: dict[int, ErrorInfo] | None = None
         self.waiters: list[asyncio.Future[RunFinished]] | None = None
+        self.direct: Sequence[DirectTask] | None = None
+        self.unrecorded: list[Change] | None = None
         self.watchers: list[Callable[[RunEvent | None], None]] | None = None
 
     def wants(self, position: int) -> bool:

@@ -72,6 +72,13 @@ class OpenRuns:
         """Go through the open runs."""
         return iter(list(self._live.values()))
 
+    def put(self, run: LiveRun, unit: list[Change], done: Callable[[Answer], None]) -> None:
+        """Have changes of a run recorded, behind what was kept back of it."""
+        if run.unrecorded is not None:
+            unit = [*run.unrecorded, *unit]
+            run.unrecorded = None
+        self._committer.put(unit, done)
+
     # --- attempts -------------------------------------------------------------------------------------------------
 
     def started(self, attempt: Attempt) -> None:
@@ -155,7 +162,7 @@ class OpenRuns:
             if run.wants(position):
                 self.released(run, [position], verdict.not_before)
 
-        self._committer.put([*self.first_news(run), change], recorded)
+        self.put(run, [*self.first_news(run), change], recorded)
 
     # --- tasks and runs -------------------------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class OpenRuns:
             unit.append(end)
         elif not run.start_recorded:
             unit[:0] = self.first_news(run)
-        self._committer.put(unit, partial(self._settled, run, unit, ready, end))
+        self.put(run, unit, partial(self._settled, run, unit, ready, end))
 
     def _settled(
         self, run: LiveRun, unit: list[Change], ready: list[int], end: RunFinished | None, answer: Answer
@@ -286,7 +293,7 @@ class OpenRuns:
             if not recorded.done():
                 recorded.set_result(None)
 
-        self._committer.put(unit, done)
+        self.put(run, unit, done)
         return recorded
 
     # --- what is told ---------------------------------------------------------------------------------------------

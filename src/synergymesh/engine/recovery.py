@@ -18,12 +18,18 @@ from synergymesh.engine.versions import Version, Versions
 from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskFinished, TaskRecord
+from synergymesh.workflows.direct_tasks import DIRECT
 
 PAGE_RUNS = 500
 """Open runs that are read at once."""
 
 CRASHES_MAX = 3
 """A task during which the process died so often is quarantined."""
+
+FUNCTION_LOST = (
+    "the process ended during this direct call, and a function that was given as an object cannot be found again. "
+    "Call it again, or make it a task of a workflow, which goes on after a crash."
+)
 
 SETTLED_BY_AN_ATTEMPT = (
     ExecutionStatus.SUCCESS,
@@ -85,6 +91,9 @@ class Recovery:
         startable = run.state.startable()
         if record.cancel_requested_at is not None:
             await self._runs.cancel(run)
+            return
+        if version.source == DIRECT:
+            self._fail_direct_call(run, startable, self._clock.now())
             return
         if version.tasks is None:
             log.warning("a run waits for its code", run_id=run.run_id, tenant_id=run.tenant_id, reason=version.problem)
@@ -151,6 +160,28 @@ class Recovery:
             encode_json(error),
         )
         self._runs.settle(run, position, finished)
+
+    def _fail_direct_call(self, run: LiveRun, startable: Sequence[int], now: Instant) -> None:
+        """Fail what was left of a direct call when the process ended: nobody has its functions any more."""
+        error = ErrorInfo("synergymesh.FunctionLost", FUNCTION_LOST)
+        for position in startable:
+            run.errors = run.errors or {}
+            run.errors[position] = error
+            run.state.move(position, RUNNING)
+            component_id = run.version.plan.component_ids[position]
+            number = run.next_number(position)
+            finished = TaskFinished(
+                run.run_id,
+                component_id,
+                run.tenant_id,
+                ExecutionStatus.FAILED,
+                number,
+                None,
+                now,
+                None,
+                encode_json(error),
+            )
+            self._runs.settle(run, position, finished)
 
 
 def _by_run(records: Sequence[RecordT]) -> dict[str, list[RecordT]]:

@@ -87,7 +87,7 @@ class Submission:
         now = self._clock.now()
         self._admission.admit(tenant, version.plan, priority, now)
         row = RunCreated(
-            self._new_run_id(now),
+            self.new_run_id(now),
             tenant.tenant_id,
             version.plan.workflow,
             version.plan.content_hash,
@@ -141,7 +141,7 @@ class Submission:
         at = run.not_before if run.not_before > self._clock.now() else 0
         self._dispatcher.offer(run, version.plan.roots, at)
 
-    def _new_run_id(self, now: Instant) -> str:
+    def new_run_id(self, now: Instant) -> str:
         """Make an id that sorts by time, never the same twice."""
         self._last_moment = moment = max(now, self._last_moment + 1)
         return f"run-{moment:016x}{self._dice.getrandbits(32):08x}"

@@ -14,9 +14,13 @@ from synergymesh.domain.plan import Plan
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.errors import StoreCorrupt, SynergyMeshError
 from synergymesh.ports.store import Store, WorkflowStored
+from synergymesh.workflows.direct_tasks import DIRECT
 from synergymesh.workflows.loader import find_workflow
 from synergymesh.workflows.tasks import Task
 from synergymesh.workflows.workflow import Workflow
+
+DIRECT_KEPT = 10_000
+"""Versions of direct calls in memory, 3 KB each; an older one is made again when it is called again."""
 
 
 class Version:
@@ -84,6 +88,7 @@ class Versions:
         self._default_request = default_request
         self._payload_bytes_max = payload_bytes_max
         self._versions: dict[str, Version] = {}
+        self._direct: dict[str, Version] = {}
         self._by_object: dict[int, tuple[Workflow, WorkflowDefinition, Version]] = {}
 
     def of(self, workflow: Workflow) -> Version:
@@ -101,6 +106,18 @@ class Versions:
         version.bind(workflow, self._payload_bytes_max)
         self._by_object[id(workflow)] = (workflow, definition, version)
         return version
+
+    def direct(self, definition: WorkflowDefinition) -> Version:
+        """Give the version of a direct call, whose functions come with each run."""
+        known = self._direct.get(definition.content_hash)
+        if known is None:
+            plan = Plan(definition, self._default_policy, self._default_request)
+            known = self._direct[definition.content_hash] = Version(plan, DIRECT, stored=False)
+            known.tasks = []
+            known.problem = None
+            if len(self._direct) > DIRECT_KEPT:
+                del self._direct[next(iter(self._direct))]
+        return known
 
     async def load(self, content_hash: str) -> Version:
         """Give a stored version; its `problem` says so if its functions cannot be found.
@@ -122,6 +139,9 @@ class Versions:
 
     def _find_functions(self, version: Version) -> None:
         name = version.plan.workflow
+        if version.source == DIRECT:
+            version.problem = "it was called directly, and its function cannot be found again"
+            return
         workflow = self._supplied.get(name)
         if workflow is not None and version.bind(workflow, self._payload_bytes_max):
             return

@@ -1,0 +1,237 @@
+"""Runs functions that are given as objects, closures too, as tasks of a tenant: within its limits, retried, recorded.
+
+A direct call is a run whose functions are called in the event loop of the caller. Its rows are written when it ends, or
+after a second if it takes longer: until then nobody else knows of it, and a process that dies takes its caller along.
+After a crash it cannot be called again, so a run that was written is failed with that reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from inspect import iscoroutinefunction
+from typing import Any
+
+from synergymesh.domain.definition import Component, Dependency, WorkflowDefinition
+from synergymesh.domain.instants import to_datetime
+from synergymesh.domain.retry import ErrorInfo, RetryPolicy
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.domain.templates import Template
+from synergymesh.domain.tenants import Tenant
+from synergymesh.engine.admission import Admission
+from synergymesh.engine.control import Control
+from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.submission import Submission
+from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.versions import Versions
+from synergymesh.errors import InvalidRequest
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import RunCreated, RunFinished
+from synergymesh.workflows.direct_tasks import DIRECT, DirectTask
+
+DEFINITIONS_KEPT = 10_000
+"""Definitions of direct calls that are kept: a program calls the same few components again and again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectCall:
+    """Say what to call as which component.
+
+    Attributes:
+        component_id: a name that stays the same from call to call: durations are learnt by it.
+        component_type: what it is; only carried.
+        function: a coroutine function.
+        arguments: keyword arguments, any objects; they are not recorded.
+        retry: None for the policy that the tenant has for it.
+        timeout: seconds for one attempt, or None.
+        after: component ids of the same call that have to succeed first.
+    """
+
+    component_id: str
+    function: Callable[..., Awaitable[Any]]
+    component_type: str = "task"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionResult:
+    """Say how the execution of a component ended.
+
+    Attributes:
+        status: success, failed, timeout, cancelled, or skipped because another component did not succeed.
+        start_time, end_time: of the first attempt's start and the last one's end, aware (UTC); None if it never ran.
+        duration_ms: milliseconds between the two, waits between attempts included.
+        output: what the function returned, the object itself.
+        error: why it did not succeed, or None.
+        retry_count: attempts after the first one.
+        metadata: `run_id` and `attempts`.
+    """
+
+    component_id: str
+    component_type: str
+    status: ExecutionStatus
+    tenant_id: str
+    start_time: datetime | None
+    end_time: datetime | None
+    duration_ms: float
+    output: Any
+    error: str | None
+    retry_count: int
+    metadata: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give a dictionary with times in ISO 8601; `output` stays the object that it is."""
+        shown = asdict(self)
+        shown["status"] = self.status.value
+        shown["output"] = self.output
+        for name in ("start_time", "end_time"):
+            shown[name] = None if shown[name] is None else shown[name].isoformat()
+        return shown
+
+
+class DirectCalls:
+    """Call functions as tasks of a tenant."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        admission: Admission,
+        versions: Versions,
+        submission: Submission,
+        runs: OpenRuns,
+        dispatcher: Dispatcher,
+        control: Control,
+        clock: Clock,
+        *,
+        payload_bytes_max: int,
+    ) -> None:
+        self._tenants = tenants
+        self._admission = admission
+        self._versions = versions
+        self._submission = submission
+        self._runs = runs
+        self._dispatcher = dispatcher
+        self._control = control
+        self._clock = clock
+        self._payload_bytes_max = payload_bytes_max
+
+    async def call(
+        self, name: str, tenant_id: object, calls: Sequence[DirectCall], loop: asyncio.AbstractEventLoop
+    ) -> list[ExecutionResult]:
+        """Call functions, each after those that it names, and give their results in the order of `calls`.
+
+        Args:
+            name: shown as the workflow of the run.
+            tenant_id: whose tasks they are.
+            calls: at least one.
+            loop: where the functions run; they are awaited there.
+
+        Raises:
+            UnknownTenant, TenantNotActive: nothing can be called for that tenant.
+            InvalidRequest: a call cannot be accepted, or a component waits for one that is not there or for itself.
+            BacklogFull: too many tasks wait.
+            NotRunning: the orchestrator was closed meanwhile.
+            StoreError: the results could not be recorded.
+        """
+        tenant = self._tenants.active(tenant_id)
+        for call in calls:
+            check_function(call.function)
+        shapes = tuple((c.component_id, c.component_type, c.retry, c.timeout, c.after) for c in calls)
+        version = self._versions.direct(_definition(name, shapes))
+        now = self._clock.now()
+        self._admission.admit_call(tenant, version.plan)
+        tasks = [
+            DirectTask(call.function, call.arguments, loop, self._clock.now, self._payload_bytes_max) for call in calls
+        ]
+        run = LiveRun(
+            self._submission.new_run_id(now),
+            tenant.tenant_id,
+            version,
+            b"{}",
+            priority=0,
+            not_before=0,
+            created_at=now,
+        )
+        row = RunCreated(
+            run.run_id, tenant.tenant_id, version.plan.workflow, version.plan.content_hash, b"{}", None, 0, 0, now
+        )
+        run.unrecorded = [version.row(now), row] if not version.stored else [row]
+        run.direct = tasks
+        end = await self._wait(run)
+        return [self._result(tenant, run, position, call, end) for position, call in enumerate(calls)]
+
+    async def _wait(self, run: LiveRun) -> RunFinished:
+        ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()
+        run.waiters = [ended]
+        self._runs.add(run)
+        self._dispatcher.offer(run, run.version.plan.roots)
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            await self._control.cancel(run)
+            raise
+
+    def _result(
+        self, tenant: Tenant, run: LiveRun, position: int, call: DirectCall, end: RunFinished
+    ) -> ExecutionResult:
+        assert run.direct is not None
+        task = run.direct[position]
+        status = run.state.statuses[position]
+        error: ErrorInfo | None = None if run.errors is None else run.errors.get(position)
+        started, ended = task.started_at, task.ended_at
+        if started is not None and ended is None:
+            ended = end.ended_at  # it was given up, and goes on
+        return ExecutionResult(
+            component_id=call.component_id,
+            component_type=call.component_type,
+            status=status,
+            tenant_id=tenant.tenant_id,
+            start_time=None if started is None else to_datetime(started),
+            end_time=None if ended is None else to_datetime(ended),
+            duration_ms=0.0 if started is None or ended is None else (ended - started) / 1e6,
+            output=task.value if status is ExecutionStatus.SUCCESS else None,
+            error=None if error is None else str(error),
+            retry_count=max(0, task.calls - 1),
+            metadata={"run_id": run.run_id, "attempts": task.calls},
+        )
+
+
+_Shape = tuple[str, str, RetryPolicy | None, float | None, tuple[str, ...]]
+
+
+@lru_cache(maxsize=DEFINITIONS_KEPT)
+def _definition(name: str, shapes: tuple[_Shape, ...]) -> WorkflowDefinition:
+    """Describe a direct call as a workflow."""
+    components = tuple(
+        Component(
+            component_id=component_id,
+            task=f"{DIRECT} {component_type}",
+            dependencies=tuple(Dependency(each) for each in after),
+            retry=retry,
+            timeout=timeout,
+        )
+        for component_id, component_type, retry, timeout, after in shapes
+    )
+    return WorkflowDefinition(name=name, parameters=(), components=components, output=_NOTHING)
+
+
+_NOTHING: Template = None
+
+
+def check_function(function: object) -> None:
+    """Raise InvalidRequest unless something is a coroutine function, or an object whose call is one."""
+    called = function if iscoroutinefunction(function) else getattr(function, "__call__", None)  # noqa: B004 - its kind is asked for, not whether it can be called
+    inner = getattr(function, "func", None)  # of functools.partial
+    if not (iscoroutinefunction(called) or iscoroutinefunction(inner)):
+        raise InvalidRequest(
+            f"func must be a coroutine function (async def), not {function!r:.100}. Wrap a plain function in one.",
+            field="func",
+        )
