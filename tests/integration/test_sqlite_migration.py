@@ -16,6 +16,7 @@ from synergymesh.ports.store import (
     TenantPlanChanged,
     TenantRecord,
     Unit,
+    WaitingRecord,
 )
 from synergymesh.store import migration
 from synergymesh.store.sqlite import SqliteReader, SqliteStore
@@ -28,13 +29,13 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("tenant-b", "B", "enterprise", b"[2]", "suspended", 2, 5),
         ("tenant-c", "C", "basic", b"[3]", "deleted", 3, 6),
     ],
-    "workflows": [("h", "w", b"{}", "shop:w", 1)],
+    "workflows": [("h", "w", b'{"components": [{}, {}]}', "shop:w", 1)],
     # run, tenant, workflow, hash, status, priority, input, result, error, key, not_before, created, started, ended,
     # cancel requested, recoveries
     "runs": [
         ("run-1", "tenant-a", "w", "h", "pending", 0, b"1", None, None, "k", 0, 1, None, None, None, 2),
         ("run-2", "tenant-a", "w", "h", "running", 0, b"2", None, None, None, 0, 1, 2, None, None, 0),
-        ("run-3", "tenant-a", "w", "h", "pending", 9, b"3", None, None, None, 4, 1, None, None, None, 0),
+        ("run-3", "tenant-a", "w", "h", "pending", 9, b"3", None, None, None, 180_000_000_000, 1, None, None, None, 0),
         ("run-4", "tenant-a", "w", "h", "pending", 0, b"4", None, None, None, 0, 1, None, None, 3, 0),
         ("run-5", "tenant-b", "w", "h", "success", 0, b"5", b"1", None, None, 0, 1, 2, 3, None, 0),
         ("run-6", "tenant-b", "w", "h", "pending", 0, b"6", None, None, None, 0, 1, None, None, None, 0),
@@ -84,11 +85,14 @@ async def test_a_migrated_database_does_what_a_new_one_does(made_by_0001: Path) 
         assert (await store.list_tenants())[1] == TenantRecord(
             "tenant-b", "B", "enterprise", b"[2]", TenantStatus.SUSPENDED, 2, None, b"{}"
         )
-        waiting = await store.list_waiting_runs("tenant-a", after=None, limit=10)
-        assert [(run.run_id, run.recoveries) for run in waiting] == [("run-3", 0), ("run-1", 2)]
+        waiting = await store.list_waiting_runs("tenant-a", due_by=2**62, after=None, limit=10)
+        assert [(run.run_id, run.recoveries, run.level, run.tasks) for run in waiting] == [
+            ("run-3", 0, 3 - 9, 2),
+            ("run-1", 2, 0, 2),
+        ]
         begun = await store.list_begun_runs(after=None, limit=10)
         assert [run.run_id for run in begun] == ["run-2", "run-4"]
-        assert await store.count_open_runs_by_tenant() == {"tenant-a": 4, "tenant-b": 1}
+        assert await store.list_waiting_counts() == [WaitingRecord("tenant-a", 2, 4), WaitingRecord("tenant-b", 1, 2)]
         life = await store.begin_incarnation()
         assert (life.number, life.previous_ended_cleanly) == (8, True)
         unit: Unit = [
@@ -101,7 +105,9 @@ async def test_a_migrated_database_does_what_a_new_one_does(made_by_0001: Path) 
         assert [tenant.policy for tenant in await store.list_tenants()] == [b"[6]", b"{}", b"[4]"]
         while await store.purge_deleted(10):
             pass
-        assert await store.count_open_runs_by_tenant() == {"tenant-a": 4, "tenant-b": 1}
+        assert len(await store.list_waiting_counts()) == 2
+        await store.begin_incarnation()
+        assert [run.recoveries for run in await store.list_open_runs(after=None, limit=10)] == [3, 1, 1, 1, 1]
     finally:
         await store.close()
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from synergymesh.domain.states import ATTEMPT_STATUSES, RUN_TRANSITIONS, TASK_TRANSITIONS, TenantStatus
 from synergymesh.errors import SchemaMismatch, StoreCorrupt
-from synergymesh.store import migration, reads, schema, tenant_writes, upkeep, writes
+from synergymesh.store import backlog_reads, migration, reads, schema, tenant_writes, upkeep, writes
 from synergymesh.store.sqlite_files import open_writer
 
 
@@ -175,16 +175,17 @@ def test_open_runs_are_found_by_their_own_index(connection: sqlite3.Connection) 
         reads._OPEN_RUNS._packed,
         reads._runs_query(True, open_runs, False, True)._packed,
         reads._count_query(True, open_runs),
-        upkeep._COUNT_RECOVERIES,
     ):
         assert "ix_runs_open" in plan(connection, sql), sql
 
 
 def test_a_page_of_a_backlog_is_read_from_its_place_without_sorting(connection: sqlite3.Connection) -> None:
+    behind = "tenant_id=? AND (level,run_id)>(?,?)"
     for query, seek in (
-        (reads._WAITING_RUNS, "ix_runs_waiting (tenant_id=?)"),
-        (reads._WAITING_RUNS_OF_PRIORITY, "ix_runs_waiting (tenant_id=? AND priority=? AND run_id>?)"),
-        (reads._WAITING_RUNS_BELOW, "ix_runs_waiting (tenant_id=? AND priority<?)"),
+        (backlog_reads._waiting_query(False, False), "ix_runs_waiting (tenant_id=?)"),
+        (backlog_reads._waiting_query(True, False), f"ix_runs_waiting ({behind})"),
+        (backlog_reads._waiting_query(True, True), f"ix_runs_waiting ({behind})"),
+        (backlog_reads._LATER, "ix_runs_later (tenant_id=? AND not_before>?)"),
         (reads._BEGUN_RUNS, "ix_runs_begun (run_id>?)"),
     ):
         chosen = plan(connection, query._packed)
@@ -199,11 +200,11 @@ def test_a_scan_and_a_sort_are_seen_in_a_plan(connection: sqlite3.Connection) ->
     assert "B-TREE" in chosen
 
 
-def test_open_runs_are_counted_without_looking_at_those_that_ended(connection: sqlite3.Connection) -> None:
-    chosen = plan(connection, reads._OPEN_RUNS_BY_TENANT)
-    used = re.findall(r"SCAN runs USING (?:COVERING )?INDEX (\w+)", chosen)
-    assert used == ["ix_runs_waiting", "ix_runs_begun"]
-    assert chosen.count("SCAN runs") == 2
+def test_what_waits_is_counted_without_looking_at_other_runs(connection: sqlite3.Connection) -> None:
+    chosen = plan(connection, backlog_reads._COUNTS)
+    assert re.findall(r"SCAN runs.*", chosen) == ["SCAN runs USING INDEX ix_runs_waiting"]
+    chosen = plan(connection, backlog_reads._BEFORE)
+    assert "SEARCH runs USING INDEX ix_runs_waiting (tenant_id=? AND (level,run_id)<(?,?))" in chosen
 
 
 def test_no_query_on_the_way_of_a_task_scans_a_table(connection: sqlite3.Connection) -> None:

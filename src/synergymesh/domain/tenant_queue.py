@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from synergymesh.domain.estimates import Estimates
 from synergymesh.domain.explain import Reason
 from synergymesh.domain.instants import Instant
-from synergymesh.domain.limits import NOTHING, UNLIMITED, Capacity, CohortShare, Limits, Request, RollingHour
+from synergymesh.domain.limits import MINUTE, NOTHING, UNLIMITED, Capacity, CohortShare, Limits, Request, RollingHour
 
 if TYPE_CHECKING:
     from synergymesh.domain.fair_queue import Cohort
@@ -45,6 +45,12 @@ Item = tuple[int, int, int, int, WorkT, int, int, Request, Hashable]
 nothing after it is ever compared. The level is the minute in which the run came minus its priority: a run that has
 waited for a minute longer counts as one level more urgent, and that never changes while both wait."""
 RUN, POSITION, COST, REQUEST, COMPONENT = 4, 5, 6, 7, 8
+
+
+def level_of(since: Instant, priority: int) -> int:
+    """Give the level of a task or a run that could start since that moment."""
+    return since // MINUTE - priority
+
 
 NO_REQUEST = Request()
 

@@ -107,6 +107,9 @@ class WorkflowStored(msgspec.Struct, frozen=True, gc=False):
 class RunCreated(msgspec.Struct, frozen=True, gc=False):
     """A run is acknowledged. `input` is a JSON object; ids sort by the time of creation.
 
+    `level` and then the id give its place among the waiting runs of its tenant, the smallest first; `tasks` is how many
+    it has.
+
     With an `idempotency_key` that the tenant has used, nothing is written and `commit` answers with the earlier run.
     """
 
@@ -119,6 +122,8 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     priority: int
     not_before: Instant
     created_at: Instant
+    level: int = 0
+    tasks: int = 1
 
 
 class RunStarted(msgspec.Struct, frozen=True, gc=False):
@@ -288,6 +293,16 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     ended_at: Instant | None
     cancel_requested_at: Instant | None
     recoveries: int
+    level: int = 0
+    tasks: int = 1
+
+
+class WaitingRecord(msgspec.Struct, frozen=True, gc=False):
+    """How much of a tenant waits: runs that are not begun, and the tasks that these have."""
+
+    tenant_id: str
+    runs: int
+    tasks: int
 
 
 class TaskRecord(msgspec.Struct, frozen=True, gc=False):
@@ -374,7 +389,7 @@ class Store(Protocol):
         """Start a life on this store, in one transaction.
 
         If the one before did not end cleanly: every open run counts one more recovery, and every task that says
-        `running` counts one more crash and is pending again.
+        `running` counts one more crash and is pending again. Takes no longer when more runs are open.
         """
         ...
 
@@ -449,20 +464,37 @@ class Store(Protocol):
         """Give runs that are not final, oldest first, those with a greater id than `after`."""
         ...
 
-    async def list_waiting_runs(self, tenant_id: str, *, after: tuple[int, str] | None, limit: int) -> list[RunRecord]:
-        """Give the tenant's open runs that are not begun, by (priority descending, id), those behind `after`.
+    async def list_waiting_runs(
+        self,
+        tenant_id: str,
+        *,
+        due_by: Instant,
+        after: tuple[int, str] | None,
+        limit: int,
+        except_versions: Sequence[str] = (),
+    ) -> list[RunRecord]:
+        """Give the tenant's open runs that are not begun and may start by `due_by`, by (level, id).
 
         A run is begun once its start or the wish to cancel it is recorded. An engine records the start of a run with
-        its first task or attempt, so a waiting run is nothing but its row. `after` is (priority, id) of a run.
+        its first task or attempt, so a waiting run is nothing but its row. Only those behind `after`, which is
+        (level, id) of a run, and none of the workflow versions `except_versions`.
         """
+        ...
+
+    async def list_later_runs(self, tenant_id: str, *, after: Instant, limit: int) -> list[RunRecord]:
+        """Give the tenant's waiting runs that may not start before a moment behind `after`, by (that moment, id)."""
         ...
 
     async def list_begun_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
         """Give the open runs that are begun, oldest first, those with a greater id than `after`."""
         ...
 
-    async def count_open_runs_by_tenant(self) -> dict[str, int]:
-        """Count the open runs, waiting and begun, of every tenant that has any."""
+    async def count_waiting_before(self, tenant_id: str, level: int, run_id: str) -> int:
+        """Count the tenant's waiting runs whose (level, id) is smaller than this."""
+        ...
+
+    async def list_waiting_counts(self) -> list[WaitingRecord]:
+        """Give how much waits of every tenant that has waiting runs, ordered by tenant."""
         ...
 
     async def count_runs(self, *, tenant_id: str | None, statuses: Sequence[ExecutionStatus] = ()) -> int:

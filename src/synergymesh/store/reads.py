@@ -29,7 +29,6 @@ from synergymesh.ports.store import (
 from synergymesh.store.schema import (
     BEGUN_RUN,
     OPEN_RUN_STATUSES,
-    WAITING_RUN,
     attempts,
     estimates,
     hour_reservations,
@@ -38,7 +37,7 @@ from synergymesh.store.schema import (
     tenants,
     workflows,
 )
-from synergymesh.store.statements import compile_query, has_no_status, has_status
+from synergymesh.store.statements import UNCLEAN_ENDS, compile_query, has_no_status, has_status
 
 R = TypeVar("R", bound=msgspec.Struct)
 _Row = list[Any]
@@ -114,11 +113,18 @@ _LISTED = sa.select(_LIST.c.value)
 _DELETED = sa.select(tenants.c.tenant_id).where(has_status(tenants, [TenantStatus.DELETED]))
 
 
-def _select(table: sa.Table, record: type[msgspec.Struct]) -> sa.Select[Any]:
-    return sa.select(*(table.c[name] for name in record.__struct_fields__))
+_RECOVERIES = sa.case(
+    (has_status(runs, OPEN_RUN_STATUSES), runs.c.recoveries + UNCLEAN_ENDS), else_=runs.c.recoveries
+).label("recoveries")
 
 
-def _visible(query: sa.Select[Any], table: sa.Table, of_tenant: bool) -> sa.Select[Any]:
+def select(table: sa.Table, record: type[msgspec.Struct]) -> sa.Select[Any]:
+    """Select what a record has."""
+    names = record.__struct_fields__
+    return sa.select(*(_RECOVERIES if record is RunRecord and n == "recoveries" else table.c[n] for n in names))
+
+
+def visible(query: sa.Select[Any], table: sa.Table, of_tenant: bool) -> sa.Select[Any]:
     """Leave out what the caller may not see: deleted tenants, and other tenants unless the operator asks."""
     query = query.where(table.c.tenant_id.not_in(_DELETED))
     return query.where(table.c.tenant_id == sa.bindparam("tenant_id")) if of_tenant else query
@@ -127,8 +133,8 @@ def _visible(query: sa.Select[Any], table: sa.Table, of_tenant: bool) -> sa.Sele
 def _visible_runs(query: sa.Select[Any], of_tenant: bool, statuses: frozenset[ExecutionStatus]) -> sa.Select[Any]:
     """Leave out what the caller may not see, and runs of other statuses (none: all are wanted)."""
     if not statuses:
-        return _visible(query, runs, of_tenant)
-    query = _visible(query, runs, False).where(has_status(runs, statuses))
+        return visible(query, runs, of_tenant)
+    query = visible(query, runs, False).where(has_status(runs, statuses))
     if statuses <= OPEN_RUN_STATUSES:
         # In the words of the partial index, and a plus that keeps SQLite from the tenant's index: open runs are few,
         # the runs that a tenant ever had are many.
@@ -141,23 +147,23 @@ def _visible_runs(query: sa.Select[Any], of_tenant: bool, statuses: frozenset[Ex
 
 _TENANTS = Query(
     TenantRecord,
-    _select(tenants, TenantRecord).where(has_no_status(tenants, [TenantStatus.DELETED])),
+    select(tenants, TenantRecord).where(has_no_status(tenants, [TenantStatus.DELETED])),
     order=lambda row: (row[5], row[0]),
 )
 _WORKFLOW = Query(
     WorkflowRecord,
-    _select(workflows, WorkflowRecord).where(workflows.c.content_hash == sa.bindparam("content_hash")),
+    select(workflows, WorkflowRecord).where(workflows.c.content_hash == sa.bindparam("content_hash")),
     order=itemgetter(0),
 )
 _RESERVATIONS = Query(
     ReservationRecord,
-    _visible(_select(hour_reservations, ReservationRecord), hour_reservations, False).where(
+    visible(select(hour_reservations, ReservationRecord), hour_reservations, False).where(
         hour_reservations.c.minute >= sa.bindparam("since")
     ),
     order=itemgetter(0, 1),
 )
 _ESTIMATES = Query(
-    EstimateRecord, _visible(_select(estimates, EstimateRecord), estimates, False), order=itemgetter(0, 1, 2)
+    EstimateRecord, visible(select(estimates, EstimateRecord), estimates, False), order=itemgetter(0, 1, 2)
 )
 
 
@@ -186,15 +192,15 @@ def get_workflow(connection: sqlite3.Connection, content_hash: str) -> WorkflowR
 
 @lru_cache
 def _run_query(of_tenant: bool) -> Query[RunRecord]:
-    query = _select(runs, RunRecord).where(runs.c.run_id == sa.bindparam("run_id"))
-    return Query(RunRecord, _visible(query, runs, of_tenant), order=itemgetter(0))
+    query = select(runs, RunRecord).where(runs.c.run_id == sa.bindparam("run_id"))
+    return Query(RunRecord, visible(query, runs, of_tenant), order=itemgetter(0))
 
 
 @lru_cache
 def _runs_query(
     of_tenant: bool, statuses: frozenset[ExecutionStatus], of_workflow: bool, before: bool
 ) -> Query[RunRecord]:
-    query = _visible_runs(_select(runs, RunRecord), of_tenant, statuses)
+    query = _visible_runs(select(runs, RunRecord), of_tenant, statuses)
     if of_workflow:
         query = query.where(runs.c.workflow == sa.bindparam("workflow"))
     if before:
@@ -205,7 +211,7 @@ def _runs_query(
 
 _OPEN_RUNS = Query(
     RunRecord,
-    _visible_runs(_select(runs, RunRecord), False, OPEN_RUN_STATUSES)
+    _visible_runs(select(runs, RunRecord), False, OPEN_RUN_STATUSES)
     .where(runs.c.run_id > sa.bindparam("after"))
     .order_by(runs.c.run_id)
     .limit(sa.bindparam("limit")),
@@ -213,7 +219,7 @@ _OPEN_RUNS = Query(
 )
 _BEGUN_RUNS = Query(
     RunRecord,
-    _visible(_select(runs, RunRecord), runs, False)
+    visible(select(runs, RunRecord), runs, False)
     .where(sa.text(BEGUN_RUN), runs.c.run_id > sa.bindparam("after"))
     .order_by(runs.c.run_id)
     .limit(sa.bindparam("limit")),
@@ -221,35 +227,7 @@ _BEGUN_RUNS = Query(
 )
 
 
-def _waiting_runs(*conditions: sa.ColumnElement[bool]) -> Query[RunRecord]:
-    query = _visible(_select(runs, RunRecord), runs, True).where(sa.text(WAITING_RUN), *conditions)
-    query = query.order_by(runs.c.priority.desc(), runs.c.run_id).limit(sa.bindparam("limit"))
-    return Query(RunRecord, query, order=lambda row: (-row[5], row[0]))
-
-
-# Two, since SQLite cannot seek to a place in an order of which one half descends.
-_WAITING_RUNS = _waiting_runs()
-_WAITING_RUNS_OF_PRIORITY = _waiting_runs(
-    runs.c.priority == sa.bindparam("priority"), runs.c.run_id > sa.bindparam("after")
-)
-_WAITING_RUNS_BELOW = _waiting_runs(runs.c.priority < sa.bindparam("priority"))
-
-
-def _count_by_tenant(condition: str, tenant: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    query = sa.select(runs.c.tenant_id, sa.func.count().label("counted")).select_from(runs)
-    return _visible(query, runs, False).where(sa.text(condition)).group_by(tenant)
-
-
-_COUNTED = sa.union_all(
-    _count_by_tenant(WAITING_RUN, runs.c.tenant_id),
-    # The plus keeps SQLite from an index in the order of tenants, which has all the runs there ever were.
-    _count_by_tenant(BEGUN_RUN, sa.literal_column("+runs.tenant_id")),
-).subquery("found")
-_OPEN_RUNS_BY_TENANT = compile_query(
-    sa.select(sa.func.json_group_array(sa.func.json_array(_COUNTED.c.tenant_id, _COUNTED.c.counted)))
-)
-
-_RUNS_OF_IDS = Query(RunRecord, _select(runs, RunRecord).where(runs.c.run_id.in_(_LISTED)), order=itemgetter(0))
+_RUNS_OF_IDS = Query(RunRecord, select(runs, RunRecord).where(runs.c.run_id.in_(_LISTED)), order=itemgetter(0))
 
 
 @lru_cache
@@ -288,33 +266,9 @@ def list_open_runs(connection: sqlite3.Connection, after: str | None, limit: int
     return _OPEN_RUNS.run(connection, {"after": after or "", "limit": max(0, limit)})
 
 
-def list_waiting_runs(
-    connection: sqlite3.Connection, tenant_id: str, after: tuple[int, str] | None, limit: int
-) -> list[RunRecord]:
-    """Give the tenant's open runs that are not begun, by (priority descending, id)."""
-    limit = max(0, limit)
-    arguments = {"tenant_id": tenant_id, "limit": limit}
-    if after is None:
-        return _WAITING_RUNS.run(connection, arguments)
-    priority, run_id = after
-    found = _WAITING_RUNS_OF_PRIORITY.run(connection, arguments | {"priority": priority, "after": run_id})
-    if len(found) < limit:
-        arguments["limit"] = limit - len(found)
-        found += _WAITING_RUNS_BELOW.run(connection, arguments | {"priority": priority})
-    return found
-
-
 def list_begun_runs(connection: sqlite3.Connection, after: str | None, limit: int) -> list[RunRecord]:
     """Give the open runs that are begun, oldest first."""
     return _BEGUN_RUNS.run(connection, {"after": after or "", "limit": max(0, limit)})
-
-
-def count_open_runs_by_tenant(connection: sqlite3.Connection) -> dict[str, int]:
-    """Count the open runs of every tenant that has any."""
-    counts: dict[str, int] = {}
-    for tenant_id, counted in _decode(connection.execute(_OPEN_RUNS_BY_TENANT).fetchone()[0]):
-        counts[tenant_id] = counts.get(tenant_id, 0) + counted
-    return counts
 
 
 def count_runs(connection: sqlite3.Connection, tenant_id: str | None, statuses: Collection[ExecutionStatus]) -> int:
@@ -328,13 +282,13 @@ def count_runs(connection: sqlite3.Connection, tenant_id: str | None, statuses: 
 
 @lru_cache
 def _tasks_query(of_tenant: bool) -> Query[TaskRecord]:
-    query = _visible(_select(tasks, TaskRecord).where(tasks.c.run_id.in_(_LISTED)), tasks, of_tenant)
+    query = visible(select(tasks, TaskRecord).where(tasks.c.run_id.in_(_LISTED)), tasks, of_tenant)
     return Query(TaskRecord, query, order=itemgetter(0, 1))
 
 
 @lru_cache
 def _attempts_query(of_tenant: bool) -> Query[AttemptRecord]:
-    query = _visible(_select(attempts, AttemptRecord).where(attempts.c.run_id.in_(_LISTED)), attempts, of_tenant)
+    query = visible(select(attempts, AttemptRecord).where(attempts.c.run_id.in_(_LISTED)), attempts, of_tenant)
     return Query(AttemptRecord, query, order=itemgetter(0, 1, 2))
 
 

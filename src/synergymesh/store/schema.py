@@ -51,6 +51,9 @@ _OPEN = one_of("status", OPEN_RUN_STATUSES)
 WAITING_RUN = f"{_PENDING} AND cancel_requested_at IS NULL"
 """The condition of a run that is open and not begun."""
 
+LATER_RUN = f"{WAITING_RUN} AND not_before > created_at"
+"""The condition of a waiting run that was submitted for later."""
+
 BEGUN_RUN = f"{_OPEN} AND (NOT {_PENDING} OR cancel_requested_at IS NOT NULL)"
 """The condition of every other open run."""
 
@@ -159,7 +162,10 @@ runs = Table(
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("cancel_requested_at", BigInteger),
+    # Of an open run: what has to be added to the count of unclean ends (`meta`). A final run has its final figure.
     Column("recoveries", BigInteger, nullable=False, server_default="0"),
+    Column("level", BigInteger, nullable=False, server_default="0"),
+    Column("tasks", BigInteger, nullable=False, server_default="1"),
     CheckConstraint(one_of("status", RUN_STATUSES), name="status"),
 )
 # Also the target of the foreign keys of tasks and attempts: a row can only name the tenant that its run has.
@@ -172,12 +178,22 @@ Index(
     sqlite_where=text("idempotency_key IS NOT NULL"),
 )
 Index("ix_runs_open", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(_OPEN))
+# In the order of starting; the last two columns are there so that a backlog is skipped and summed without its rows.
 Index(
     "ix_runs_waiting",
     runs.c.tenant_id,
-    runs.c.priority.desc(),
+    runs.c.level,
     runs.c.run_id,
+    runs.c.not_before,
+    runs.c.tasks,
     sqlite_where=text(WAITING_RUN),
+)
+Index(
+    "ix_runs_later",
+    runs.c.tenant_id,
+    runs.c.not_before,
+    runs.c.run_id,
+    sqlite_where=text(LATER_RUN),
 )
 Index("ix_runs_begun", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(BEGUN_RUN))
 

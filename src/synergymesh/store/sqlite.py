@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args
 
+from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
 from synergymesh.ports.store import (
@@ -20,9 +21,10 @@ from synergymesh.ports.store import (
     TaskRecord,
     TenantRecord,
     Unit,
+    WaitingRecord,
     WorkflowRecord,
 )
-from synergymesh.store import reads, statistics, upkeep, writes
+from synergymesh.store import backlog_reads, reads, statistics, upkeep, writes
 from synergymesh.store.database_thread import DatabaseThread
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import (
@@ -134,17 +136,35 @@ class _ReadVerbs:
         """Give runs that are not final, oldest first, those with a greater id than `after`."""
         return await self._read(reads.list_open_runs, after, limit)
 
-    async def list_waiting_runs(self, tenant_id: str, *, after: tuple[int, str] | None, limit: int) -> list[RunRecord]:
-        """Give the tenant's open runs that are not begun, by (priority descending, id), those behind `after`."""
-        return await self._read(reads.list_waiting_runs, tenant_id, after, limit)
+    async def list_waiting_runs(
+        self,
+        tenant_id: str,
+        *,
+        due_by: Instant,
+        after: tuple[int, str] | None,
+        limit: int,
+        except_versions: Sequence[str] = (),
+    ) -> list[RunRecord]:
+        """Give the tenant's open runs that are not begun and may start by `due_by`, by (level, id)."""
+        return await self._read(
+            backlog_reads.list_waiting_runs, tenant_id, due_by, after, limit, tuple(except_versions)
+        )
+
+    async def list_later_runs(self, tenant_id: str, *, after: Instant, limit: int) -> list[RunRecord]:
+        """Give the tenant's waiting runs that may not start before a moment behind `after`, by (that moment, id)."""
+        return await self._read(backlog_reads.list_later_runs, tenant_id, after, limit)
 
     async def list_begun_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
         """Give the open runs that are begun, oldest first, those with a greater id than `after`."""
         return await self._read(reads.list_begun_runs, after, limit)
 
-    async def count_open_runs_by_tenant(self) -> dict[str, int]:
-        """Count the open runs, waiting and begun, of every tenant that has any."""
-        return await self._read(reads.count_open_runs_by_tenant)
+    async def count_waiting_before(self, tenant_id: str, level: int, run_id: str) -> int:
+        """Count the tenant's waiting runs whose (level, id) is smaller than this."""
+        return await self._read(backlog_reads.count_waiting_before, tenant_id, level, run_id)
+
+    async def list_waiting_counts(self) -> list[WaitingRecord]:
+        """Give how much waits of every tenant that has waiting runs, ordered by tenant."""
+        return await self._read(backlog_reads.list_waiting_counts)
 
     async def count_runs(self, *, tenant_id: str | None, statuses: Sequence[ExecutionStatus] = ()) -> int:
         """Count runs; without statuses: all."""

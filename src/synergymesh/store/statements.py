@@ -37,8 +37,11 @@ from synergymesh.store.schema import (
 _POSITIONAL = sqlite.dialect()
 _NAMED = sqlite.dialect(paramstyle="named")
 
+UNCLEAN = "unclean_ends"
+"""The entry of `meta` that counts the lives which did not end cleanly."""
+
 ROWS_MAX = 1_024
-"""Rows of one statement: 10 values each stay far below SQLite's 32,766 variables, and it is parsed within 10 ms."""
+"""Rows of one statement: 11 values each stay far below SQLite's 32,766 variables, and it is parsed within 10 ms."""
 
 _SIZES = sorted({size for power in range(11) for size in (1 << power, 3 << power) if size <= ROWS_MAX}, reverse=True)
 
@@ -213,22 +216,34 @@ STORE_WORKFLOWS = _insert(
 
 # --- runs -----------------------------------------------------------------------------------------------------------
 
-CREATE_RUNS = _insert(
-    sqlite.insert(runs)
-    .values(status=status(ExecutionStatus.PENDING))
-    .on_conflict_do_nothing(index_elements=["run_id"]),
-    [
-        "run_id",
-        "tenant_id",
-        "workflow",
-        "content_hash",
-        "priority",
-        "input",
-        "idempotency_key",
-        "not_before",
-        "created_at",
-    ],
+UNCLEAN_ENDS: sa.ColumnClause[int] = sa.literal_column(
+    f"coalesce((SELECT value FROM meta WHERE name = '{UNCLEAN}'), 0)", sa.BigInteger
 )
+"""How many lives on this database did not end cleanly."""
+
+
+@lru_cache(maxsize=4)
+def create_runs(unclean_ends: int) -> ManyRows:
+    """Give the statement that creates runs which count recoveries from now on, after so many unclean ends."""
+    return _insert(
+        sqlite.insert(runs)
+        .values(status=status(ExecutionStatus.PENDING), recoveries=sa.literal_column(str(-unclean_ends)))
+        .on_conflict_do_nothing(index_elements=["run_id"]),
+        [
+            "run_id",
+            "tenant_id",
+            "workflow",
+            "content_hash",
+            "priority",
+            "input",
+            "idempotency_key",
+            "not_before",
+            "created_at",
+            "level",
+            "tasks",
+        ],
+    )
+
 
 _THIS_RUN = (runs.c.run_id == _value(1), runs.c.tenant_id == _value(2))
 
@@ -254,6 +269,7 @@ FINISH_RUNS = _update(
         ended_at=_value(5),
         result=_value(6),
         error=_value(7),
+        recoveries=runs.c.recoveries + UNCLEAN_ENDS,
     )
     .where(*_THIS_RUN, has_status(runs, OPEN_RUN_STATUSES)),
     ["run_id", "tenant_id", "status", "started_at", "ended_at", "result", "error"],

@@ -11,7 +11,6 @@ from sqlalchemy.dialects import sqlite
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import Incarnation
 from synergymesh.store.schema import (
-    OPEN_RUN_STATUSES,
     attempts,
     estimates,
     hour_reservations,
@@ -21,7 +20,7 @@ from synergymesh.store.schema import (
     tasks,
     tenants,
 )
-from synergymesh.store.statements import compile_query, has_status, status
+from synergymesh.store.statements import UNCLEAN, compile_query, has_status, status
 from synergymesh.store.transactions import transaction
 
 _NUMBER = "incarnation"
@@ -37,11 +36,6 @@ _SET = compile_query(
     )
 )
 _ALL = compile_query(sa.select(meta.c.name, meta.c.value))
-_COUNT_RECOVERIES = compile_query(
-    sa.update(runs)
-    .values(recoveries=runs.c.recoveries + sa.literal_column("1"))
-    .where(has_status(runs, OPEN_RUN_STATUSES))
-)
 _COUNT_CRASHES = compile_query(
     sa.update(tasks)
     .values(status=status(ExecutionStatus.PENDING), crashes=tasks.c.crashes + sa.literal_column("1"))
@@ -90,7 +84,7 @@ def begin_incarnation(connection: sqlite3.Connection) -> Incarnation:
         number = entries.get(_NUMBER, 0) + 1
         ended_cleanly = bool(entries.get(_ENDED_CLEANLY, 1))
         if not ended_cleanly:
-            connection.execute(_COUNT_RECOVERIES).close()
+            connection.execute(_SET, {"entry": UNCLEAN, "number": entries.get(UNCLEAN, 0) + 1}).close()
             connection.execute(_COUNT_CRASHES).close()
         connection.execute(_SET, {"entry": _NUMBER, "number": number}).close()
         connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 0}).close()

@@ -212,7 +212,8 @@ class _Pending:
             sql.STORE_WORKFLOWS.execute(connection, self._workflows)
         if self._created:
             refuse_runs_of_deleted_tenants(connection, self._created)
-            self._write_of_runs(sql.CREATE_RUNS, self._created)
+            unclean_ends = connection.execute(_UNCLEAN_ENDS).fetchone()[0]
+            self._write_of_runs(sql.create_runs(unclean_ends), self._created)
         if self._started:
             self._write_of_runs(sql.START_RUNS, [*self._started.values()])
         if self._cancels:
@@ -255,6 +256,7 @@ _RUNS_OF_IDS = sql.compile_query(
 _HAS_WORKFLOW = sql.compile_query(
     sa.select(workflows.c.content_hash).where(workflows.c.content_hash == sa.bindparam("id"))
 )
+_UNCLEAN_ENDS = sql.compile_query(sa.select(sql.UNCLEAN_ENDS))
 _RUNS_OF_KEYS = sql.compile_query(
     sa.select(runs.c.tenant_id, runs.c.idempotency_key, runs.c.run_id).where(
         sa.tuple_(runs.c.tenant_id, runs.c.idempotency_key).in_(
