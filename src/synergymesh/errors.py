@@ -30,6 +30,7 @@ SynergyMeshError                 code
 │   ├── StoreCorrupt             store_corrupt          not a database, or a damaged one
 │   ├── StoreUnavailable         store_unavailable      full disk, read-only, I/O error: may work later
 │   └── SchemaMismatch           schema_mismatch        made by a newer version
+├── NotReachable                 not_reachable          the process that executes the database does not answer
 └── NotRunning                   not_running            the orchestrator is not started, or closed
 ```
 
@@ -318,6 +319,12 @@ class SchemaMismatch(StoreError):
     """Say that the database was made by another version of SynergyMesh that this one does not understand."""
 
     code = "schema_mismatch"
+
+
+class NotReachable(SynergyMeshError):
+    """Say that the process that executes a database could not be asked, or did not answer."""
+
+    code = "not_reachable"
 
 
 class NotRunning(SynergyMeshError):

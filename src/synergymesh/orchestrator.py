@@ -24,11 +24,14 @@ from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
+from synergymesh.local.server import LocalServer
+from synergymesh.local.verbs import answering
 from synergymesh.ports.clock import Clock, SystemClock
 from synergymesh.ports.store import Store
 from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
+from synergymesh.store.sqlite_files import parse_address
 from synergymesh.workflows.registry import Registry
 from synergymesh.workflows.workflow import Workflow
 
@@ -96,6 +99,7 @@ class Orchestrator:
         self._execute = execute
         self._clock = clock or SystemClock()
         self._parts: Parts | None = None
+        self._server: LocalServer | None = None
 
     # --- start and end --------------------------------------------------------------------------------------------
 
@@ -130,6 +134,7 @@ class Orchestrator:
             if self._execute:
                 parts.dispatcher.start()
             parts.maintenance.start()
+            await self._listen()
         except BaseException:
             if self._parts is not None:
                 await self._parts.committer.close()
@@ -146,6 +151,9 @@ class Orchestrator:
         parts, self._parts = self._parts, None
         if parts is None:
             return
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
         await parts.maintenance.close()
         parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
@@ -447,6 +455,13 @@ class Orchestrator:
         return self._running.watching.events_of(run_id, tenant)
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Begin to answer other processes, if this one executes a database that they can see."""
+        path = None if self._seams.store else parse_address(self.settings.database)
+        if path is not None and self._execute and self.settings.local_socket:
+            self._server = LocalServer(path, answering(self))
+            await self._server.start()
 
     @property
     def _running(self) -> Parts:

@@ -188,7 +188,7 @@ def test_while_a_process_owns_the_database_others_can_look_and_nothing_else(plac
     tenants = run(place, "tenants", "list")
     assert (tenants.returncode, "Acme" in tenants.stdout) == (0, True)
     assert run(place, "tenants", "show", "Acme").returncode == 0
-    for arguments in (["cancel", run_id], ["tenants", "suspend", "Acme"], ["run", "some-waiting.py:ansi"], ["resume"]):
+    for arguments in (["run", "some-waiting.py:ansi"], ["resume"]):
         refused = run(place, *arguments)
         assert refused.returncode == 3
         assert f"in use by process {process.pid}," in refused.stderr
@@ -196,6 +196,43 @@ def test_while_a_process_owns_the_database_others_can_look_and_nothing_else(plac
     (place / "go").touch()
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_what_changes_something_is_done_by_the_process_that_executes(place: Path, start: Start) -> None:
+    process = start("run", "some-waiting.py:waiting", "--tenant", "Acme", "--json")
+    read_until(process, '"status": "running"')
+    run_id = json.loads(run(place, "runs", "--json").stdout)[0]["id"]
+    made = run(place, "tenants", "create", "Other", "--tier", "professional", "--max-concurrent-tasks", "7", "--json")
+    assert (made.returncode, json.loads(made.stdout)["quota"]["max_concurrent_tasks"]) == (0, 7)
+    changed = run(place, "tenants", "change", "Other", "--tier", "enterprise", "--weight", "3", "--json")
+    assert (json.loads(changed.stdout)["tier"], json.loads(changed.stdout)["weight"]) == ("enterprise", 3)
+    assert json.loads(run(place, "tenants", "suspend", "Other", "--json").stdout)["status"] == "suspended"
+    assert json.loads(run(place, "tenants", "resume", "Other", "--json").stdout)["status"] == "active"
+    assert run(place, "tenants", "delete", "Other").stdout == "Other is deleted\n"
+    refused = run(place, "tenants", "delete", "Acme")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "has 1 open runs" in refused.stderr
+    unknown = run(place, "tenants", "change", "Acme", "--tier", "gold")
+    assert (unknown.returncode, "basic, professional, enterprise" in unknown.stderr) == (2, True)
+    assert run(place, "cancel", run_id).stdout == f"{run_id} is cancelled\n"
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert json.loads(out.splitlines()[-1])["run"]["status"] == "cancelled"
+    assert run(place, "cancel", run_id).stdout == f"{run_id} was over already\n"
+    assert not list(place.glob("*.sock"))
+
+
+def test_after_a_kill_the_socket_that_is_left_disturbs_nobody(place: Path, start: Start) -> None:
+    process = start("run", "some-waiting.py:waiting", "--tenant", "Acme")
+    read_until(process, "wait running")
+    process.kill()
+    process.communicate()
+    assert list(place.glob("*.sock"))
+    assert run(place, "tenants", "suspend", "Acme").returncode == 0
+    assert run(place, "tenants", "resume", "Acme").returncode == 0
+    (place / "go").touch()
+    assert run(place, "resume").returncode == 0
+    assert not list(place.glob("*.sock"))
 
 
 # --- pipes and terminals --------------------------------------------------------------------------------------------

@@ -164,12 +164,13 @@ async def _find(database: str, run_id: str) -> tuple[Run, str]:
 
 
 def cancel(run: RunArgument, database: DatabaseOption = DATABASE_DEFAULT) -> None:
-    """Cancel an open run. No other process may have the database open."""
+    """Cancel an open run, also one that another process executes."""
     from synergymesh.cli.administration import administrating
+    from synergymesh.local.verbs import CANCEL_RUN
 
     async def _cancel() -> bool:
         async with administrating(database) as mesh:
-            return await mesh.cancel_run(run)
+            return await mesh.ask(CANCEL_RUN, run_id=run)
 
     output.say(f"{run} is cancelled" if asyncio.run(_cancel()) else f"{run} was over already")
 

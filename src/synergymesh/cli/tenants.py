@@ -16,7 +16,7 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
 
 if TYPE_CHECKING:
-    from synergymesh.orchestrator import Orchestrator
+    from synergymesh.local.verbs import Asking
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -90,17 +90,20 @@ def create(
     from synergymesh.cli.reading import find_tenant
     from synergymesh.domain.tenants import check_tier
     from synergymesh.errors import InvalidRequest
+    from synergymesh.local.verbs import CREATE_TENANT, LIST_TENANTS
     from synergymesh.settings import read_settings
 
     limits = _limits(context)
-    plans = read_settings().tier_plans()
-    quota = dataclasses.replace(plans[check_tier(tier, plans)].quota, **limits)
+    quota = None
+    if limits:
+        plans = read_settings().tier_plans()
+        quota = dataclasses.replace(plans[check_tier(tier, plans)].quota, **limits)
 
     async def make() -> Tenant:
         async with administrating(database, create=True) as mesh:
-            if find_tenant(await mesh.list_tenants(), name) is not None:
+            if find_tenant(await mesh.ask(LIST_TENANTS), name) is not None:
                 raise InvalidRequest(f"there is a tenant {name.strip()!r} already. Use another name.", field="tenant")
-            return await mesh.create_tenant(name, tier, quota=quota)
+            return await mesh.ask(CREATE_TENANT, tenant_name=name, tier=tier, quota=quota)
 
     _say(asyncio.run(make()), as_json)
 
@@ -125,18 +128,22 @@ def change(
     as_json: JsonOption = False,
 ) -> None:
     """Give a tenant another plan, other limits, another weight, or throttle it."""
+    from synergymesh.local import verbs
+
     limits = _limits(context)
 
-    async def apply(mesh: Orchestrator, tenant_id: str) -> Tenant:
-        changed = await mesh.get_tenant(tenant_id)
+    async def apply(mesh: Asking, tenant_id: str) -> Tenant:
+        changed = await mesh.ask(verbs.GET_TENANT, tenant_id=tenant_id)
         if tier is not None:
-            changed = await mesh.set_tier(tenant_id, tier)
+            changed = await mesh.ask(verbs.SET_TIER, tenant_id=tenant_id, tier=tier)
         if limits:
-            changed = await mesh.set_quota(tenant_id, dataclasses.replace(changed.quota, **limits))
+            quota = dataclasses.replace(changed.quota, **limits)
+            changed = await mesh.ask(verbs.SET_QUOTA, tenant_id=tenant_id, quota=quota)
         if weight is not None:
-            changed = await mesh.set_weight(tenant_id, weight)
+            changed = await mesh.ask(verbs.SET_WEIGHT, tenant_id=tenant_id, weight=weight)
         if throttle is not None:
-            changed = await mesh.throttle_tenant(tenant_id, None if throttle == 100 else throttle)
+            percent = None if throttle == 100 else throttle
+            changed = await mesh.ask(verbs.THROTTLE_TENANT, tenant_id=tenant_id, percent=percent)
         return changed
 
     _say(_change(database, tenant, apply), as_json)
@@ -145,13 +152,17 @@ def change(
 @app.command()
 def suspend(tenant: TenantArgument, database: DatabaseOption = DATABASE_DEFAULT, as_json: JsonOption = False) -> None:
     """Accept and start nothing more for a tenant."""
-    _say(_change(database, tenant, lambda mesh, tenant_id: mesh.suspend_tenant(tenant_id)), as_json)
+    from synergymesh.local.verbs import SUSPEND_TENANT
+
+    _say(_change(database, tenant, lambda mesh, tenant_id: mesh.ask(SUSPEND_TENANT, tenant_id=tenant_id)), as_json)
 
 
 @app.command()
 def resume(tenant: TenantArgument, database: DatabaseOption = DATABASE_DEFAULT, as_json: JsonOption = False) -> None:
     """Accept and start tasks of a suspended tenant again."""
-    _say(_change(database, tenant, lambda mesh, tenant_id: mesh.resume_tenant(tenant_id)), as_json)
+    from synergymesh.local.verbs import RESUME_TENANT
+
+    _say(_change(database, tenant, lambda mesh, tenant_id: mesh.ask(RESUME_TENANT, tenant_id=tenant_id)), as_json)
 
 
 @app.command()
@@ -161,19 +172,20 @@ def delete(
     database: DatabaseOption = DATABASE_DEFAULT,
 ) -> None:
     """Delete a tenant with everything that is recorded of it."""
-    _change(database, tenant, lambda mesh, tenant_id: mesh.delete_tenant(tenant_id, force=force))
+    from synergymesh.local.verbs import DELETE_TENANT
+
+    _change(database, tenant, lambda mesh, tenant_id: mesh.ask(DELETE_TENANT, tenant_id=tenant_id, force=force))
     output.say(f"{tenant} is deleted")
 
 
-def _change(
-    database: str, tenant: str, change: Callable[[Orchestrator, str], Awaitable[Tenant | None]]
-) -> Tenant | None:
+def _change(database: str, tenant: str, change: Callable[[Asking, str], Awaitable[Tenant | None]]) -> Tenant | None:
     from synergymesh.cli.administration import administrating
     from synergymesh.cli.reading import need_tenant
+    from synergymesh.local.verbs import LIST_TENANTS
 
     async def changed() -> Tenant | None:
         async with administrating(database) as mesh:
-            return await change(mesh, need_tenant(await mesh.list_tenants(), tenant).tenant_id)
+            return await change(mesh, need_tenant(await mesh.ask(LIST_TENANTS), tenant).tenant_id)
 
     return asyncio.run(changed())
 

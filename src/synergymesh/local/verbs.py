@@ -1,0 +1,168 @@
+"""What may be asked of the process that executes a database: one table.
+
+A verb has the name of the method of `Orchestrator` that answers it, a struct whose fields are the method's keyword
+arguments, and the type of the answer. Whoever adds a method that other processes may call adds one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.tenants import Tenant
+from synergymesh.engine.explaining import RunExplanation
+
+AnswerT = TypeVar("AnswerT")
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
+
+ANSWER_SECONDS = 30.0
+"""A commit on a slow disk, many times over."""
+
+DELETE_SECONDS = 600.0
+"""Deleting a tenant waits until each of its runs is cancelled."""
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say nothing more than the verb."""
+
+
+class OfRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name a run; of a certain tenant, if one is given."""
+
+    run_id: str
+    tenant: str | None = None
+
+
+class OfTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name a tenant."""
+
+    tenant_id: str
+
+
+class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Describe a tenant to be made."""
+
+    tenant_name: str
+    tier: str
+    quota: ResourceQuota | None = None
+    parent: str | None = None
+    share: CohortShare | None = None
+
+
+class NewTier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Give a tenant a tier."""
+
+    tenant_id: str
+    tier: str
+
+
+class NewQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Give a tenant a quota."""
+
+    tenant_id: str
+    quota: ResourceQuota
+
+
+class NewWeight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Give a tenant a weight."""
+
+    tenant_id: str
+    weight: int | None
+
+
+class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Throttle a tenant."""
+
+    tenant_id: str
+    percent: int | None
+
+
+class Deletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Delete a tenant."""
+
+    tenant_id: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[AnswerT_co]):
+    """Name something that may be asked.
+
+    Attributes:
+        name: of the method of `Orchestrator`.
+        arguments: a struct whose fields are keyword arguments of the method.
+        answer: what the method returns.
+        seconds_max: how long the answer may take.
+    """
+
+    name: str
+    arguments: type[msgspec.Struct]
+    answer: type[AnswerT_co]
+    seconds_max: float = ANSWER_SECONDS
+
+
+CANCEL_RUN = Verb("cancel_run", OfRun, bool)
+EXPLAIN = Verb("explain", OfRun, RunExplanation)
+LIST_TENANTS = Verb("list_tenants", Nothing, list[Tenant])
+GET_TENANT = Verb("get_tenant", OfTenant, Tenant)
+CREATE_TENANT = Verb("create_tenant", NewTenant, Tenant)
+SET_TIER = Verb("set_tier", NewTier, Tenant)
+SET_QUOTA = Verb("set_quota", NewQuota, Tenant)
+SET_WEIGHT = Verb("set_weight", NewWeight, Tenant)
+THROTTLE_TENANT = Verb("throttle_tenant", Throttle, Tenant)
+SUSPEND_TENANT = Verb("suspend_tenant", OfTenant, Tenant)
+RESUME_TENANT = Verb("resume_tenant", OfTenant, Tenant)
+DELETE_TENANT = Verb("delete_tenant", Deletion, type(None), seconds_max=DELETE_SECONDS)
+
+VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
+    {
+        verb.name: verb
+        for verb in (
+            CANCEL_RUN,
+            EXPLAIN,
+            LIST_TENANTS,
+            GET_TENANT,
+            CREATE_TENANT,
+            SET_TIER,
+            SET_QUOTA,
+            SET_WEIGHT,
+            THROTTLE_TENANT,
+            SUSPEND_TENANT,
+            RESUME_TENANT,
+            DELETE_TENANT,
+        )
+    }
+)
+
+Answering = Callable[..., Awaitable[Any]]
+
+
+class Asking(Protocol):
+    """Answer verbs: an orchestrator of this process, or the process that executes."""
+
+    async def ask(self, verb: Verb[AnswerT], **arguments: Any) -> AnswerT:
+        """Give the answer; raises what the method of `Orchestrator` raises."""
+        ...
+
+
+class Here:
+    """Answer verbs by an orchestrator of this process."""
+
+    def __init__(self, mesh: object) -> None:
+        self._mesh = mesh
+
+    async def ask(self, verb: Verb[AnswerT], **arguments: Any) -> AnswerT:
+        """Give the answer; raises what the method of `Orchestrator` raises."""
+        answer: AnswerT = await getattr(self._mesh, verb.name)(**arguments)
+        return answer
+
+
+def answering(mesh: object) -> dict[str, Answering]:
+    """Give by verb the method of an orchestrator that answers it."""
+    return {name: getattr(mesh, name) for name in VERBS}
