@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synergymesh.domain.analysis import ExecutionPhase
+    from synergymesh.domain.component_types import ComponentType
     from synergymesh.domain.definition import Dependency
     from synergymesh.domain.limits import Capacity, CohortShare
     from synergymesh.domain.queue_views import TenantView
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
     from synergymesh.engine.events import RunEvent
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
+    from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
     from synergymesh.engine.views import Run, RunTask
+    from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
     from synergymesh.errors import RunCancelled, RunFailed, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
     from synergymesh.ports.task_context import TaskContext, current_task
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "synergymesh.domain.analysis": ("ExecutionPhase",),
+    "synergymesh.domain.component_types": ("ComponentType",),
     "synergymesh.domain.definition": ("Dependency",),
     "synergymesh.domain.retry": ("RetryPolicy",),
     "synergymesh.domain.states": (
@@ -50,10 +54,12 @@ _HOMES = {
     "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
     "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
     "synergymesh.engine.events": ("RunEvent",),
+    "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
     "synergymesh.engine.views": (
         "Run",
         "RunTask",
     ),
+    "synergymesh.enterprise": ("ComponentDependency", "EnterpriseSynergyMeshOrchestrator", "TenantConfig"),
     "synergymesh.errors": (
         "RunCancelled",
         "RunFailed",
@@ -92,13 +98,17 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Capacity",
     "CohortShare",
+    "ComponentDependency",
+    "ComponentType",
     "Dependency",
     "DependencyNode",
     "DependencyResolver",
     "DirectCall",
+    "EnterpriseSynergyMeshOrchestrator",
     "ExecutionPhase",
     "ExecutionResult",
     "ExecutionStatus",
+    "MeshMetrics",
     "Orchestrator",
     "Registry",
     "ResourceQuota",
@@ -116,6 +126,8 @@ __all__ = [
     "TaskContext",
     "TaskExplanation",
     "Tenant",
+    "TenantConfig",
+    "TenantHealth",
     "TenantStatus",
     "TenantTier",
     "TenantView",

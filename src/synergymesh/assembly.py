@@ -17,6 +17,7 @@ from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.explaining import Explaining
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.maintenance import Maintenance
+from synergymesh.engine.monitoring import Monitoring
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.recovery import Recovery
 from synergymesh.engine.statistics import Statistics
@@ -66,6 +67,7 @@ class Parts:
     explaining: Explaining
     maintenance: Maintenance
     direct_calls: DirectCalls
+    monitoring: Monitoring
     statistics: Statistics
 
 
@@ -133,4 +135,5 @@ def assemble(
         explaining=Explaining(scheduler, runs, watching, clock),
         maintenance=Maintenance(store, committer, scheduler, attempts, statistics, clock),
         statistics=statistics,
+        monitoring=Monitoring(statistics, scheduler, tenants, admission, clock),
     )

@@ -22,6 +22,7 @@ from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
+from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
 from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
 from synergymesh.local.server import LocalServer
@@ -430,6 +431,39 @@ class Orchestrator:
     async def queue(self) -> list[TenantView]:
         """Describe every tenant's queue: what waits and runs, its share, its use of each limit, what holds it."""
         return self._running.explaining.queue()
+
+    async def get_metrics(self) -> MeshMetrics:
+        """Give the figures of all tenants together: executions, failures, durations, retries."""
+        return self._running.monitoring.mesh()
+
+    async def get_tenant_health(self, tenant_id: str) -> TenantHealth:
+        """Say how a tenant is doing, judged by its last hour, with the reasons and its figures.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return self._running.monitoring.health(tenant_id)
+
+    async def check_resource_quota(self, tenant_id: str, resource_type: str = "concurrent") -> bool:
+        """Tell whether a limit of a tenant has room for one more; takes nothing.
+
+        Args:
+            tenant_id: which.
+            resource_type: concurrent (slots), memory, cpu, hourly (starts), rate_limit (submissions), or tasks for all.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: there is no such resource.
+        """
+        return self._running.monitoring.has_room(tenant_id, resource_type)
+
+    async def acquire_rate_limit(self, tenant_id: str) -> bool:
+        """Take a place in a tenant's submission rate; tell whether there was one.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return self._running.monitoring.take_rate(tenant_id)
 
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
         """Give the handle of a run that was submitted earlier, by another process say."""

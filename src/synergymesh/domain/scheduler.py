@@ -316,6 +316,11 @@ class Scheduler(QueueTree[WorkT]):
             for member in self._members.values()
         ]
 
+    def view(self, tenant_id: str, now: Instant) -> TenantView:
+        """Describe one tenant or sub-tenant; its fair share is that beside nobody."""
+        member = self._members[tenant_id]
+        return view_of(member, self._queues_below(member), self._root, member.weight, self._clamp(now))
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _candidate(self, cohort: Cohort[WorkT], now: Instant) -> Queue[WorkT] | None:

@@ -57,6 +57,19 @@ class Admission:
         for each in family:
             self._rates[each.tenant_id].take(now)
 
+    def take_rate(self, tenant: Tenant, now: Instant) -> bool:
+        """Take a place in the submission rate of a tenant and of the one above it; tell whether there was one."""
+        family = self._family(tenant)
+        if not self.rate_has_room(tenant, now):
+            return False
+        for each in family:
+            self._rates[each.tenant_id].take(now)
+        return True
+
+    def rate_has_room(self, tenant: Tenant, now: Instant) -> bool:
+        """Tell whether a submission would be admitted by its rate; take nothing."""
+        return not any(self._rate(each, now).retry_after(now) for each in self._family(tenant))
+
     def admit_call(self, tenant: Tenant, plan: Plan) -> None:
         """Admit a direct call: no request, so it takes no place in the rate.
 

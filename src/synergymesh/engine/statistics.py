@@ -31,6 +31,9 @@ _LAST_END = Measure.LAST_END.value
 _RETRIED = Measure.RETRIED.value
 _SUBMITTED = Measure.SUBMITTED.value
 
+Counts = dict[tuple[str, int], list[int]]
+"""Measure and bucket -> count and total."""
+
 Key = tuple[str, str, int]
 """Tenant, measure, bucket."""
 
@@ -46,7 +49,8 @@ class Statistics:
         self._tallies: dict[str, Tally] = {}
         self._total = Tally()
         self._hour = 0
-        self._in_hour: dict[str, dict[tuple[str, int], list[int]]] = {}
+        self._in_hour: dict[str, Counts] = {}
+        self._hour_before: dict[str, Counts] = {}
         self._unwritten: dict[str, set[tuple[str, int]]] = {}
         committer.recorded = self.recorded
 
@@ -56,10 +60,11 @@ class Statistics:
         for record in await self._store.sum_statistics():
             self._tally(record.tenant_id).add(record.measure, record.bucket, record.count, record.total)
             self._total.add(record.measure, record.bucket, record.count, record.total)
-        for record in await self._store.list_statistics(None, since_hour=self._hour):
-            if record.hour == self._hour:
-                hour = self._in_hour.setdefault(record.tenant_id, {})
-                hour[record.measure, record.bucket] = [record.count, record.total]
+        for record in await self._store.list_statistics(None, since_hour=self._hour - 1):
+            if record.hour <= self._hour:
+                hours = self._in_hour if record.hour == self._hour else self._hour_before
+                counts = hours.setdefault(record.tenant_id, {})
+                counts[record.measure, record.bucket] = [record.count, record.total]
 
     # --- counting -------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,7 @@ class Statistics:
         self._take_fresh()
         self._tallies.pop(tenant_id, None)
         self._in_hour.pop(tenant_id, None)
+        self._hour_before.pop(tenant_id, None)
         self._unwritten.pop(tenant_id, None)
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -130,6 +136,21 @@ class Statistics:
         self._take_fresh()
         return list(self._tallies.items())
 
+    def last_hour(self, tenant_id: str) -> Tally:
+        """Give the counts of a tenant in the last sixty minutes.
+
+        Of the hour before, the part that lies in them is taken (a sliding-window counter).
+        """
+        self._take_fresh()
+        now = self._clock.now()
+        share = 1.0 - (now % HOUR) / HOUR if now // HOUR == self._hour else 0.0
+        tally = Tally()
+        for (measure, bucket), (count, total) in self._hour_before.get(tenant_id, {}).items():
+            tally.add(measure, bucket, round(count * share), _part(measure, total, share))
+        for (measure, bucket), (count, total) in self._in_hour.get(tenant_id, {}).items():
+            tally.add(measure, bucket, count, total)
+        return tally
+
     async def since(self, tenant_id: str, seconds: float) -> Tally:
         """Give the counts of a tenant in the last so many seconds.
 
@@ -146,7 +167,8 @@ class Statistics:
             if record.hour == self._hour:
                 continue  # what is in memory is newer
             if record.hour == first_hour:
-                tally.add(record.measure, record.bucket, round(record.count * share), round(record.total * share))
+                total = _part(record.measure, record.total, share)
+                tally.add(record.measure, record.bucket, round(record.count * share), total)
             else:
                 tally.add(record.measure, record.bucket, record.count, record.total)
         for (measure, bucket), (count, total) in self._in_hour.get(tenant_id, {}).items():
@@ -163,6 +185,7 @@ class Statistics:
             self._write(tenant_id, keys)
         hour = self._clock.now() // HOUR
         if hour > self._hour:
+            self._hour_before = self._in_hour if hour == self._hour + 1 else {}
             self._hour = hour
             self._in_hour = {}
 
@@ -202,6 +225,10 @@ class Statistics:
         if tally is None:
             tally = self._tallies[tenant_id] = Tally()
         return tally
+
+
+def _part(measure: str, total: int, share: float) -> int:
+    return total if measure == _LAST_END else round(total * share)
 
 
 _TASK_MEASURES = {

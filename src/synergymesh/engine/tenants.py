@@ -154,6 +154,10 @@ class Tenants:
         """Give the ids of a tenant's sub-tenants."""
         return self._children.get(tenant_id, [])
 
+    def __len__(self) -> int:
+        """Count the tenants."""
+        return len(self._tenants)
+
     def __iter__(self) -> Iterator[Tenant]:
         """Go through all tenants, oldest first."""
         return iter(list(self._tenants.values()))

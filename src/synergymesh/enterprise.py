@@ -1,0 +1,493 @@
+"""The synchronous face of SynergyMesh for programs that embed it: `Orchestrator` through a portal, no own logic."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from inspect import isawaitable
+from types import MappingProxyType, TracebackType
+from typing import Any, Self, TypeVar
+
+from synergymesh.domain.component_types import ComponentType
+from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
+from synergymesh.domain.tenants import Tenant, TenantTier
+from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
+from synergymesh.errors import InvalidRequest, UnknownTenant
+from synergymesh.orchestrator import Orchestrator
+from synergymesh.portal import Portal
+from synergymesh.ports.clock import Clock
+from synergymesh.resolver.dependency_resolver import DependencyResolver
+from synergymesh.settings import Settings
+from synergymesh.workflows.workflow import Workflow
+
+TenantConfig = Tenant
+"""A tenant as this face names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentDependency:
+    """Say what a component runs after, directly."""
+
+    component_id: str
+    depends_on: tuple[str, ...]
+    component_type: str
+
+
+Function = Callable[..., Awaitable[Any]]
+T = TypeVar("T")
+
+
+class _Tenants(Mapping[str, Tenant]):
+    """Look tenants up when they are asked for."""
+
+    def __init__(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        self._mesh = mesh
+
+    def __getitem__(self, tenant_id: str) -> Tenant:
+        tenant = self._mesh.get_tenant(tenant_id)
+        if tenant is None:
+            raise KeyError(tenant_id)
+        return tenant
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([tenant.tenant_id for tenant in self._mesh._list_tenants()])
+
+    def __len__(self) -> int:
+        return len(self._mesh._list_tenants())
+
+    def __repr__(self) -> str:
+        return f"<tenants: {', '.join(self)}>"
+
+
+class EnterpriseSynergyMeshOrchestrator:
+    """Run functions and workflows for tenants, from synchronous programs and from any event loop.
+
+    Methods block until they are done, except those that are awaited: these run the given functions in the event loop
+    of their caller. It is open from the beginning until `close()`, and can be used as a context manager; left open, it
+    is closed when the interpreter ends.
+
+    Args:
+        database: `:memory:` (nothing outlives the object), or `sqlite:///file.db`.
+        workflows: that runs of an earlier process may need, and that `submit` finds by name.
+        default_retry: the policy of what has none of its own.
+        clock: where the time comes from.
+        settings: everything else; what is not given here comes from `SYNERGYMESH_…` variables and `synergymesh.toml`.
+        options: further arguments of `Orchestrator`.
+
+    Attributes:
+        orchestrator: the asynchronous face; it lives in the portal's event loop.
+        retry_policies: component id -> RetryPolicy, used by `execute_with_retry` and `execute_components`.
+        resolver: the graph that `add_dependency` builds.
+
+    Raises:
+        InvalidRequest: an argument cannot be accepted.
+        StoreError: the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        database: str = ":memory:",
+        *,
+        workflows: Iterable[Workflow] = (),
+        default_retry: RetryPolicy = DEFAULT_RETRY,
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> None:
+        self.orchestrator = Orchestrator(
+            database, workflows=workflows, default_retry=default_retry, clock=clock, settings=settings, **options
+        )
+        self.retry_policies: dict[str, RetryPolicy] = {}
+        self.resolver = DependencyResolver()
+        self._default_retry = default_retry
+        self._graph_lock = threading.Lock()
+        self._portal = Portal("synergymesh-portal", self.close)
+        try:
+            self._call(self.orchestrator.start())
+        except BaseException:
+            self._portal.close()
+            raise
+
+    def close(self) -> None:
+        """Let running tasks end within the grace period, record everything, release the database; twice is no harm."""
+        try:
+            if self._portal.is_open:
+                self._call(self.orchestrator.close())
+        finally:
+            self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- tenants --------------------------------------------------------------------------------------------------
+
+    def create_tenant(
+        self,
+        tenant_name: str,
+        tier: TenantTier | str = TenantTier.BASIC,
+        custom_quota: ResourceQuota | None = None,
+    ) -> str:
+        """Make a tenant and give its id.
+
+        Args:
+            tenant_name: a name for people; it need not be unique.
+            tier: its plan.
+            custom_quota: its own limits instead of the tier's.
+
+        Raises:
+            InvalidRequest: a value cannot be accepted.
+        """
+        return self._call(self.orchestrator.create_tenant(tenant_name, tier, quota=custom_quota)).tenant_id
+
+    def get_tenant(self, tenant_id: str) -> TenantConfig | None:
+        """Give a tenant, or None if there is none of that id."""
+        try:
+            return self._call(self.orchestrator.get_tenant(tenant_id))
+        except UnknownTenant:
+            return None
+
+    @property
+    def tenants(self) -> Mapping[str, TenantConfig]:
+        """Show all tenants by id, oldest first, always as they are now; read-only."""
+        return _Tenants(self)
+
+    def set_tier(self, tenant_id: str, tier: TenantTier | str) -> TenantConfig:
+        """Give a tenant another plan with its quota, from the next dispatch on; what runs goes on.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: there is no such tier.
+        """
+        return self._call(self.orchestrator.set_tier(tenant_id, tier))
+
+    def modify_quota(self, tenant_id: str, quota: ResourceQuota | None = None, **limits: int | None) -> TenantConfig:
+        """Give a tenant other limits, from the next dispatch on; what runs goes on, whatever they are.
+
+        Args:
+            tenant_id: which.
+            quota: all limits; the tenant's present ones when None.
+            limits: single limits by name, in the place of those of `quota`.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: a limit cannot be accepted, or there is none of that name.
+        """
+        if quota is None:
+            quota = self._call(self.orchestrator.get_tenant(tenant_id)).quota
+        try:
+            changed = replace(quota, **limits) if limits else quota  # type: ignore[arg-type]  # checked by ResourceQuota
+        except TypeError:
+            unknown = ", ".join(sorted(set(limits) - set(ResourceQuota.__dataclass_fields__)))
+            known = ", ".join(ResourceQuota.__dataclass_fields__)
+            raise InvalidRequest(f"a quota has no limit {unknown}. It has {known}.", field="quota") from None
+        return self._call(self.orchestrator.set_quota(tenant_id, changed))
+
+    def suspend_tenant(self, tenant_id: str) -> TenantConfig:
+        """Accept and start nothing more for a tenant; what runs goes on.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return self._call(self.orchestrator.suspend_tenant(tenant_id))
+
+    def resume_tenant(self, tenant_id: str) -> TenantConfig:
+        """Accept and start tasks of a suspended tenant again.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return self._call(self.orchestrator.resume_tenant(tenant_id))
+
+    def delete_tenant(self, tenant_id: str, *, force: bool = False) -> None:
+        """Delete a tenant with everything that is recorded of it; with `force`, cancel its open runs first.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            TenantHasOpenRuns: it has open runs, and force is False.
+        """
+        self._call(self.orchestrator.delete_tenant(tenant_id, force=force))
+
+    # --- execution ------------------------------------------------------------------------------------------------
+
+    async def execute_with_retry(
+        self,
+        func: Function,
+        component_id: str,
+        tenant_id: str,
+        max_retries: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, which the engine watches
+        *,
+        component_type: ComponentType | str = ComponentType.TASK,
+        **kwargs: Any,
+    ) -> ExecutionResult:
+        """Run a coroutine function in the caller's event loop, as a task of a tenant: within its limits, recorded.
+
+        It waits for room in the tenant's quota. The submission rate is the caller's to take (`acquire_rate_limit`).
+
+        Args:
+            func: any coroutine function, closures included.
+            component_id: a name that stays the same from call to call.
+            tenant_id: whose task it is.
+            max_retries: instead of that of the component's policy (`retry_policies`), or else of the tenant's policy
+                for it, or else of the default one.
+            timeout: seconds for one attempt.
+            component_type: what it is; only carried.
+            kwargs: keyword arguments of `func`.
+
+        Returns:
+            how it ended; what `func` raised is in it.
+
+        Raises:
+            UnknownTenant, TenantNotActive: nothing can be executed for that tenant.
+            InvalidRequest: an argument cannot be accepted.
+            BacklogFull: too many tasks of the tenant wait.
+            NotRunning: the orchestrator is closed, or was closed meanwhile.
+        """
+        call = DirectCall(
+            component_id=component_id,
+            component_type=str(component_type),
+            function=func,
+            arguments=kwargs,
+            retry=self._policy(component_id, max_retries),
+            timeout=timeout,
+        )
+        (result,) = await self._execute(tenant_id, [call])
+        return result
+
+    async def execute_agent(
+        self,
+        agent_id: str,
+        agent: Any,
+        tenant_id: str,
+        max_retries: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, which the engine watches
+        **kwargs: Any,
+    ) -> ExecutionResult:
+        """Run an object with `execute(**kwargs)`, and `start()` before it if it has one, as a task of a tenant.
+
+        Both may be plain or coroutine methods; a plain one blocks the caller's event loop while it runs.
+
+        Raises:
+            InvalidRequest: the object has no `execute`.
+            UnknownTenant, TenantNotActive, BacklogFull, NotRunning: as in `execute_with_retry`.
+        """
+        execute = getattr(agent, "execute", None)
+        if not callable(execute):
+            raise InvalidRequest(f"agent must have a method execute, and {agent!r:.100} has none.", field="agent")
+
+        async def run(**arguments: Any) -> Any:
+            for method, given in ((getattr(agent, "start", None), {}), (execute, arguments)):
+                value = method(**given) if callable(method) else None
+                value = await value if isawaitable(value) else value
+            return value
+
+        return await self.execute_with_retry(
+            run, agent_id, tenant_id, max_retries, timeout, component_type=ComponentType.AGENT, **kwargs
+        )
+
+    def add_dependency(
+        self,
+        component_id: str,
+        depends_on: str | Iterable[str],
+        component_type: ComponentType | str | None = None,
+    ) -> bool:
+        """Let a component run after others, which are added to the graph if they are new.
+
+        Args:
+            component_id: who waits.
+            depends_on: whom it waits for.
+            component_type: what `component_id` is; only carried. None for what it was, `task` if it is new.
+
+        Returns:
+            False if one of the dependencies would close a cycle; then nothing has changed.
+
+        Raises:
+            InvalidRequest: an id or a type cannot be accepted.
+        """
+        wanted = [depends_on] if isinstance(depends_on, str) else list(depends_on)
+        with self._graph_lock:
+            if any(self._closes_cycle(component_id, each) for each in wanted):
+                return False
+            new = [each for each in (component_id, *wanted) if each not in self.resolver]
+            self.resolver.add_components([(each, ComponentType.TASK.value) for each in dict.fromkeys(new)])
+            if component_type is not None:
+                self.resolver.add_component(component_id, str(component_type))
+            return all(self.resolver.add_dependency(component_id, each) for each in wanted)
+
+    @property
+    def component_dependencies(self) -> Mapping[str, ComponentDependency]:
+        """Give what every component of the graph runs after, in order of insertion, as it is now; read-only."""
+        with self._graph_lock:
+            found = {
+                node.component_id: ComponentDependency(
+                    component_id=node.component_id, depends_on=node.dependencies, component_type=node.component_type
+                )
+                for node in self.resolver.nodes.values()
+            }
+        return MappingProxyType(found)
+
+    def resolve_execution_order(self, component_ids: Iterable[str]) -> list[str]:
+        """Give components in an order in which each comes after what it depends on; unknown ones depend on nothing.
+
+        Raises:
+            InvalidRequest: an id cannot be accepted.
+        """
+        ids = list(dict.fromkeys(component_ids))
+        with self._graph_lock:
+            known = self.resolver.topological_sort([each for each in ids if each in self.resolver])
+        return known + [each for each in ids if each not in set(known)]
+
+    async def execute_components(
+        self, tenant_id: str, components: Mapping[str, Function]
+    ) -> dict[str, ExecutionResult]:
+        """Run coroutine functions as one run: each after what it depends on, as parallel as the tenant's quota allows.
+
+        Dependencies are those of `add_dependency`, through components that are not in `components` too. What depends
+        on a component that fails is skipped.
+
+        Args:
+            tenant_id: whose tasks they are.
+            components: component id -> coroutine function without arguments.
+
+        Raises:
+            UnknownTenant, TenantNotActive, BacklogFull, InvalidRequest, NotRunning: as in `execute_with_retry`.
+        """
+        order = self.resolve_execution_order(components)
+        calls = [
+            DirectCall(
+                component_id=each,
+                component_type=self._type_of(each),
+                function=components[each],
+                retry=self._policy(each, None),
+                after=self._after(each, components),
+            )
+            for each in order
+        ]
+        return {result.component_id: result for result in await self._execute(tenant_id, calls)} if calls else {}
+
+    # --- limits and figures ---------------------------------------------------------------------------------------
+
+    def check_resource_quota(self, tenant_id: str, resource_type: str = "concurrent") -> bool:
+        """Tell whether a limit of a tenant has room for one more; takes nothing.
+
+        Args:
+            tenant_id: which.
+            resource_type: concurrent (slots), memory, cpu, hourly (starts), rate_limit (submissions), or tasks for all.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: there is no such resource.
+        """
+        return self._call(self.orchestrator.check_resource_quota(tenant_id, resource_type))
+
+    def acquire_rate_limit(self, tenant_id: str) -> bool:
+        """Take a place in a tenant's submission rate; tell whether there was one.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return self._call(self.orchestrator.acquire_rate_limit(tenant_id))
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Give the figures of all tenants together.
+
+        Returns:
+            total_executions, successful_executions, failed_executions, success_rate (percent),
+            average_execution_time_ms, total_retry_attempts, active_tasks, registered_tenants, total_audit_logs.
+        """
+        found = self._call(self.orchestrator.get_metrics())
+        return {
+            "total_executions": found.executions,
+            "successful_executions": found.succeeded,
+            "failed_executions": found.failed,
+            "success_rate": found.success_percent,
+            "average_execution_time_ms": found.duration_mean_ms,
+            "total_retry_attempts": found.retries,
+            "active_tasks": found.running,
+            "registered_tenants": found.tenants,
+        }
+
+    def get_tenant_health(self, tenant_id: str) -> dict[str, Any]:
+        """Say how a tenant is doing.
+
+        Returns:
+            tenant_id, status (healthy, degraded, failing, idle) and reasons, judged by the last hour; then of all its
+            executions: total_executions, successful, failed, uptime_percent and success_rate (both the percentage that
+            succeeded), duration_p50_ms, duration_p95_ms, duration_p99_ms, wait_p50_ms, wait_p95_ms, wait_p99_ms,
+            last_execution (aware, or None).
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        found = self._call(self.orchestrator.get_tenant_health(tenant_id))
+        return {
+            "tenant_id": found.tenant_id,
+            "status": found.health.value,
+            "reasons": list(found.reasons),
+            "total_executions": found.executions,
+            "successful": found.succeeded,
+            "failed": found.failed,
+            "uptime_percent": found.success_percent,
+            "success_rate": found.success_percent,
+            "duration_p50_ms": found.duration.p50,
+            "duration_p95_ms": found.duration.p95,
+            "duration_p99_ms": found.duration.p99,
+            "wait_p50_ms": found.wait.p50,
+            "wait_p95_ms": found.wait.p95,
+            "wait_p99_ms": found.wait.p99,
+            "last_execution": found.last_execution,
+        }
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _list_tenants(self) -> list[Tenant]:
+        return self._call(self.orchestrator.list_tenants())
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._portal.call(coroutine)
+
+    async def _execute(self, tenant_id: str, calls: list[DirectCall]) -> list[ExecutionResult]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.wrap_future(self._portal.begin(self.orchestrator.call(calls, tenant=tenant_id, loop=loop)))
+
+    def _policy(self, component_id: str, max_retries: int | None) -> RetryPolicy | None:
+        policy = self.retry_policies.get(component_id)
+        if max_retries is None:
+            return policy
+        return replace(policy or self._default_retry, max_retries=max_retries)
+
+    def _closes_cycle(self, component_id: str, depends_on: str) -> bool:
+        if component_id == depends_on:
+            return True
+        if component_id not in self.resolver or depends_on not in self.resolver:
+            return False
+        return self.resolver.find_cycle(component_id, depends_on) is not None
+
+    def _type_of(self, component_id: str) -> str:
+        with self._graph_lock:
+            known = component_id in self.resolver
+            return self.resolver.nodes[component_id].component_type if known else str(ComponentType.TASK)
+
+    def _after(self, component_id: str, components: Mapping[str, Function]) -> tuple[str, ...]:
+        """Give those of the components that one waits for, directly or through such as are not among them."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        stack = [component_id]
+        with self._graph_lock:
+            graph = self.resolver.graph
+            while stack:
+                for each in graph.get(stack.pop(), ()):
+                    if each in components:
+                        found[each] = None
+                    elif each not in seen:
+                        seen.add(each)
+                        stack.append(each)
+        return tuple(found)
