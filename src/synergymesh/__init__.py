@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
     from synergymesh.engine.views import Run, RunTask
     from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
-    from synergymesh.errors import RunCancelled, RunFailed, SynergyMeshError
+    from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
     from synergymesh.ports.task_context import TaskContext, current_task
     from synergymesh.resolver.components import DependencyNode
@@ -61,6 +61,8 @@ _HOMES = {
     ),
     "synergymesh.enterprise": ("ComponentDependency", "EnterpriseSynergyMeshOrchestrator", "TenantConfig"),
     "synergymesh.errors": (
+        "GiveUp",
+        "RetryLater",
         "RunCancelled",
         "RunFailed",
         "SynergyMeshError",
@@ -108,10 +110,12 @@ __all__ = [
     "ExecutionPhase",
     "ExecutionResult",
     "ExecutionStatus",
+    "GiveUp",
     "MeshMetrics",
     "Orchestrator",
     "Registry",
     "ResourceQuota",
+    "RetryLater",
     "RetryPolicy",
     "Run",
     "RunCancelled",

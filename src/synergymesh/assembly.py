@@ -20,6 +20,7 @@ from synergymesh.engine.maintenance import Maintenance
 from synergymesh.engine.monitoring import Monitoring
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.recovery import Recovery
+from synergymesh.engine.retry_policies import RetryPolicies
 from synergymesh.engine.statistics import Statistics
 from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
@@ -60,6 +61,7 @@ class Parts:
     attempts: Attempts
     dispatcher: Dispatcher
     tenants: Tenants
+    retry_policies: RetryPolicies
     submission: Submission
     recovery: Recovery
     control: Control
@@ -102,6 +104,8 @@ def assemble(
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     tenants.changed = dispatcher.pump_soon
+    retry_policies = RetryPolicies(tenants, default_retry)
+    runs.policy_of = retry_policies.of
     admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
     watching = Watching(store, runs)
@@ -117,6 +121,7 @@ def assemble(
         attempts=attempts,
         dispatcher=dispatcher,
         tenants=tenants,
+        retry_policies=retry_policies,
         submission=submission,
         recovery=Recovery(store, versions, runs, dispatcher, clock),
         control=control,

@@ -25,6 +25,9 @@ SynergyMeshError                 code
 ├── RunNotSuccessful             run_not_successful     what `RunHandle.result()` raises
 │   ├── RunFailed                run_failed             .errors: component -> error
 │   └── RunCancelled             run_cancelled
+├── TaskSignal                   task_signal            what a task raises to say how it goes on
+│   ├── RetryLater               retry_later            .delay seconds, .reason: another attempt, and no failure
+│   └── GiveUp                   give_up                .reason: failed, and no other attempt
 ├── StoreError                   store                  the database
 │   ├── StoreLocked              store_locked           another process owns it
 │   ├── StoreCorrupt             store_corrupt          not a database, or a damaged one
@@ -34,11 +37,12 @@ SynergyMeshError                 code
 └── NotRunning                   not_running            the orchestrator is not started, or closed
 ```
 
-Each has a stable public `code`. What user code raises is an `Outcome`, never one of these.
+Each has a stable public `code`. What user code raises is an `Outcome`; of these it raises only a `TaskSignal`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -286,6 +290,56 @@ class RunCancelled(RunNotSuccessful):
     """Say that a run was cancelled."""
 
     code = "run_cancelled"
+
+
+# --- what tasks raise -------------------------------------------------------------------------------------------------
+
+
+class TaskSignal(SynergyMeshError):
+    """Say how a task goes on; raised by the task itself."""
+
+    code = "task_signal"
+
+
+class RetryLater(TaskSignal):
+    """Ask for another attempt after a delay, in a task that cannot do its work yet.
+
+    It is no failure: it does not count against `max_retries`. A task can ask 1,000 times, and not beyond its policy's
+    `max_elapsed` or its own time limits.
+
+    Args:
+        delay: seconds; more than 30 days count as 30 days.
+        reason: for people.
+
+    Raises:
+        InvalidRequest: delay is no finite number of seconds from 0.
+    """
+
+    code = "retry_later"
+
+    def __init__(self, delay: float, reason: str = "") -> None:
+        if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay < math.inf:
+            raise InvalidRequest(f"delay must be a number of seconds from 0, not {delay!r:.100}.", field="delay")
+        super().__init__(delay, reason)
+        self.delay = float(delay)
+        self.reason = str(reason)
+
+    def __str__(self) -> str:
+        return self.reason or f"again in {self.delay:g} s"
+
+
+class GiveUp(TaskSignal):
+    """Fail a task for good, whatever its retry policy says: another attempt would fail as well.
+
+    Args:
+        reason: for people.
+    """
+
+    code = "give_up"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = str(reason)
 
 
 # --- the database ---------------------------------------------------------------------------------------------------

@@ -233,6 +233,27 @@ class Orchestrator:
         """
         return await self._running.tenants.change_plan(tenant_id, throttle_percent=percent)
 
+    async def set_retry_policy(
+        self, tenant_id: str, policy: RetryPolicy | None, *, workflow: str | None = None, component: str | None = None
+    ) -> Tenant:
+        """Give a tenant a retry policy of its own, which counts from the next failure on; None takes it away.
+
+        A policy for a component, or for a workflow, comes before what the task declares; one for the whole tenant is
+        only the default of tasks that declare none.
+
+        Args:
+            tenant_id: whose; its sub-tenants have it too, unless they have their own.
+            policy: what counts there.
+            workflow: the name of the workflow that it is for; None for all.
+            component: the id of the component of that workflow; None for all.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: it is no policy, or a component is named without its workflow.
+            FeatureNotEnabled: the tenant's tier does not have advanced_retry.
+        """
+        return await self._running.retry_policies.change(tenant_id, policy, workflow, component)
+
     async def get_tenant(self, tenant_id: str) -> Tenant:
         """Give a tenant.
 

@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.retry import (
     DELAY_SECONDS_MAX,
+    ELAPSED_SECONDS_MAX,
+    LOSSES_MAX,
     MESSAGE_CHARACTERS_MAX,
     NO_RETRY,
+    POSTPONEMENTS_MAX,
     RETRIES_MAX,
+    SHORT_TRACEBACK_CHARACTERS,
     TRACEBACK_CHARACTERS_MAX,
     Cancelled,
+    Ending,
     ErrorInfo,
     Interrupted,
+    Lost,
     Outcome,
     Raised,
     RetryPolicy,
@@ -28,9 +34,10 @@ from synergymesh.domain.retry import (
     Verdict,
     decide,
     describe,
+    shorten,
 )
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.errors import InvalidPayload, InvalidRequest
+from synergymesh.errors import GiveUp, InvalidPayload, InvalidRequest, RetryLater
 
 S = ExecutionStatus
 NOW = 1_700_000_000 * SECOND
@@ -56,9 +63,9 @@ def raised(error: BaseException) -> Raised:
 
 
 def verdict(
-    outcome: Outcome, policy: RetryPolicy = NO_RETRY, *, failures: int = 0, cancelling: bool = False
+    outcome: Outcome, policy: RetryPolicy = NO_RETRY, *, failures: int = 0, cancelling: bool = False, **more: Any
 ) -> Verdict:
-    return decide(policy, outcome, failures=failures, cancelling=cancelling, now=NOW, dice=0.0)
+    return decide(policy, outcome, failures=failures, cancelling=cancelling, now=NOW, dice=0.0, **more)
 
 
 # --- delays ---------------------------------------------------------------------------------------------------------
@@ -162,6 +169,10 @@ def test_there_are_no_more_retries_than_allowed(max_retries: int, failures: int)
         ("retry_on", (ValueError("an instance"),)),
         ("give_up_on", None),
         ("give_up_on", ("ValueError", 1)),
+        ("max_elapsed", -1),
+        ("max_elapsed", math.nan),
+        ("max_elapsed", "60"),
+        ("max_elapsed", ELAPSED_SECONDS_MAX + 1),
     ],
 )
 def test_a_field_outside_its_range_is_refused_with_its_name(field: str, value: Any) -> None:
@@ -251,6 +262,67 @@ def test_every_verdict_is_a_state_that_follows_running(
     assert (decided.result is not None) is (decided.status is S.SUCCESS)
 
 
+def ending(decided: Verdict) -> str:
+    assert decided.error is not None
+    return decided.error.ending
+
+
+def test_a_final_error_says_why_no_other_attempt_followed() -> None:
+    policy = RetryPolicy(max_retries=2, retry_on=(OSError,))
+    assert ending(verdict(raised(OSError()), policy, failures=2)) == Ending.EXHAUSTED
+    assert ending(verdict(raised(ValueError()), policy)) == Ending.NOT_RETRYABLE
+    assert ending(verdict(raised(GiveUp("no such order")), RetryPolicy())) == Ending.GAVE_UP
+    assert ending(verdict(raised(OSError()), policy, failures=1)) == ""
+
+
+def test_a_task_that_gives_up_is_not_tried_again_whatever_its_policy_says() -> None:
+    decided = verdict(raised(GiveUp("no such order")), RetryPolicy(retry_on=(Exception, GiveUp)))
+    assert decided.status is S.FAILED
+    assert str(decided.error) == "synergymesh.errors.GiveUp: no such order"
+
+
+@given(st.floats(0, 10 * DELAY_SECONDS_MAX), st.integers(0, RETRIES_MAX), st.integers(0, POSTPONEMENTS_MAX - 1))
+def test_a_postponed_task_is_tried_again_after_its_own_delay_and_loses_no_retry(
+    delay: float, failures: int, postponements: int
+) -> None:
+    decided = verdict(raised(RetryLater(delay, "busy")), NO_RETRY, failures=failures, postponements=postponements)
+    assert decided.status is S.RETRYING
+    assert decided.not_before == NOW + round(min(delay, DELAY_SECONDS_MAX) * SECOND)
+
+
+def test_a_task_that_postpones_itself_for_ever_fails() -> None:
+    assert verdict(raised(RetryLater(1)), postponements=POSTPONEMENTS_MAX - 1).status is S.RETRYING
+    decided = verdict(raised(RetryLater(1)), RetryPolicy(), postponements=POSTPONEMENTS_MAX)
+    assert (decided.status, ending(decided)) == (S.FAILED, Ending.EXHAUSTED)
+
+
+@pytest.mark.parametrize("delay", [-0.1, math.nan, math.inf, "1", None, True])
+def test_a_delay_that_is_none_is_refused_where_it_is_raised(delay: Any) -> None:
+    with pytest.raises(InvalidRequest, match="delay"):
+        RetryLater(delay)
+
+
+@given(st.floats(0.001, 1_000), st.floats(0, 1_000), st.floats(0, 1_000), st.booleans())
+def test_no_retry_starts_later_than_the_time_that_all_of_them_have(
+    max_elapsed: float, delay: float, elapsed: float, postponed: bool
+) -> None:
+    policy = RetryPolicy(initial_delay=delay, max_delay=delay, max_elapsed=max_elapsed)
+    began = NOW - round(elapsed * SECOND)
+    decided = verdict(raised(RetryLater(delay) if postponed else OSError()), policy, began=began)
+    in_time = NOW + round(delay * SECOND) <= began + round(max_elapsed * SECOND)
+    assert decided.status is (S.RETRYING if in_time else S.FAILED)
+    assert ending(decided) == ("" if in_time else Ending.MAX_ELAPSED)
+
+
+def test_a_lost_attempt_costs_no_retry_but_a_task_that_is_lost_again_and_again_fails() -> None:
+    lost = Lost(ErrorInfo("synergymesh.WorkerLost", "the worker died"))
+    for losses in range(LOSSES_MAX):
+        assert verdict(lost, NO_RETRY, losses=losses).status is S.PENDING
+    decided = verdict(lost, RetryPolicy(), losses=LOSSES_MAX)
+    assert (decided.status, ending(decided)) == (S.FAILED, Ending.LOST)
+    assert verdict(lost, cancelling=True).status is S.CANCELLED
+
+
 # --- errors as data -------------------------------------------------------------------------------------------------
 
 
@@ -294,3 +366,16 @@ def test_what_no_database_stores_is_replaced_in_a_described_error() -> None:
     assert "\0" not in described.message
     assert "\0" not in described.traceback
     msgspec.json.encode(described)
+
+
+def test_a_shortened_error_keeps_the_end_of_its_traceback() -> None:
+    error = ErrorInfo("builtins.OSError", "no", traceback="x" * SHORT_TRACEBACK_CHARACTERS)
+    assert shorten(error) is error
+    long = shorten(ErrorInfo("builtins.OSError", "no", traceback="x" * SHORT_TRACEBACK_CHARACTERS + "end"))
+    assert long.traceback.endswith("xend")
+    assert len(long.traceback) < SHORT_TRACEBACK_CHARACTERS + 20
+
+
+def test_a_policy_is_stored_and_read_back_with_names_for_types() -> None:
+    policy = RetryPolicy(max_retries=7, retry_on=(OSError,), give_up_on=(Nested.Broken,), max_elapsed=3.5)
+    assert msgspec.json.decode(msgspec.json.encode(policy), type=RetryPolicy) == policy

@@ -88,4 +88,4 @@ def _say_end(run: Run) -> None:
 
 def retries_of(run: Run) -> int:
     """Count the attempts that failed and were followed by another one."""
-    return sum(failure.status != "cancelled" for task in run.tasks for failure in task.failures)
+    return sum(task.failed_attempts for task in run.tasks)

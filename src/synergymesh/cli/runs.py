@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 RUNS_MAX = 1_000
 TRACEBACK_LINES_MAX = 30
 
+ENDINGS = {
+    "retries_exhausted": "its retries are used up",
+    "not_retryable": "such errors are not retried",
+    "gave_up": "it gave up",
+    "max_elapsed": "the time for its retries is over",
+    "timeout": "its time is over",
+    "lost": "its executor lost it too often",
+}
+
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, run-….")]
 
 
@@ -104,6 +113,7 @@ def show(
             "priority": found.priority or None,
             "key": found.idempotency_key,
             "retries": retries_of(found) or None,
+            "interruptions": sum(task.interruptions for task in found.tasks) or None,
             "recoveries": found.recoveries or None,
             "error": found.error,
         }
@@ -128,7 +138,7 @@ def show(
                 (
                     task.task_id,
                     failure.number,
-                    failure.status,
+                    failure.status if failure.cause == "failure" else failure.cause,
                     output.moment(failure.started_at),
                     output.between(failure.started_at, failure.ended_at),
                     failure.error,
@@ -141,7 +151,8 @@ def show(
         if task.error is not None and task.error.traceback:
             lines = output.clean_lines(task.error.traceback)
             output.say()
-            output.say(f"{task.task_id} failed for good:")
+            why = f" ({ENDINGS[task.error.ending]})" if task.error.ending in ENDINGS else ""
+            output.say(f"{task.task_id} failed for good{why}:")
             if len(lines) > TRACEBACK_LINES_MAX:
                 output.say("…", indent=2)
             for line in lines[-TRACEBACK_LINES_MAX:]:

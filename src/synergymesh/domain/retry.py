@@ -10,13 +10,14 @@ import math
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import assert_never
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
 from synergymesh.domain.instants import Instant, from_seconds
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.errors import InvalidRequest
+from synergymesh.errors import GiveUp, InvalidRequest, RetryLater
 
 RETRIES_MAX = 10_000
 MESSAGE_CHARACTERS_MAX = 2_000
@@ -25,6 +26,38 @@ TRACEBACK_CHARACTERS_MAX = 16_000
 
 DELAY_SECONDS_MAX = 30 * 86_400.0
 """No delay is longer than 30 days: what waits longer wants a new submission."""
+
+ELAPSED_SECONDS_MAX = 366 * 86_400.0
+"""A year: longer limits of the time for retries are mistakes."""
+
+POSTPONEMENTS_MAX = 1_000
+"""Times that a task may ask for a later attempt: a task that polls every minute for most of a day."""
+
+LOSSES_MAX = 3
+"""Times that an executor may lose a task, as often as the process may die during it (`CRASHES_MAX`)."""
+
+FULL_TRACEBACKS_MAX = 20
+"""Earlier attempts of a task that are kept with their whole traceback; 10,000 of them would fill a disk."""
+
+SHORT_TRACEBACK_CHARACTERS = 2_000
+"""What is kept of the traceback of the attempts after those; the final error of a task has the whole one."""
+
+
+class Ending(StrEnum):
+    """Name why a task that did not succeed is not tried again."""
+
+    EXHAUSTED = "retries_exhausted"
+    NOT_RETRYABLE = "not_retryable"
+    GAVE_UP = "gave_up"
+    MAX_ELAPSED = "max_elapsed"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+
+
+if TYPE_CHECKING:
+    ErrorTypes = tuple[str | type[BaseException], ...]
+else:
+    ErrorTypes = tuple[str, ...]  # what is kept of them are their names, and msgspec reads them back as that
 
 
 def type_name(exception_type: type[BaseException]) -> str:
@@ -59,6 +92,7 @@ class RetryPolicy:
         jitter: share of the delay that is random, 0 (none) to 1 ("full jitter").
         retry_on: exception types (or their full names) that are retried; subclasses too.
         give_up_on: exception types that are not, even if `retry_on` has them.
+        max_elapsed: seconds after the start of the task's first attempt in which retries may start; None for no limit.
 
     Raises:
         InvalidRequest: a field is outside its range.
@@ -69,8 +103,9 @@ class RetryPolicy:
     max_delay: float = 60.0
     exponential_base: float = 2.0
     jitter: float = 0.0
-    retry_on: tuple[str | type[BaseException], ...] = ("builtins.Exception",)
-    give_up_on: tuple[str | type[BaseException], ...] = ()
+    retry_on: ErrorTypes = ("builtins.Exception",)
+    give_up_on: ErrorTypes = ()
+    max_elapsed: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_retries, int) or isinstance(self.max_retries, bool):
@@ -81,10 +116,13 @@ class RetryPolicy:
             ("max_delay", 0, DELAY_SECONDS_MAX),
             ("exponential_base", 1, 1_000),
             ("jitter", 0, 1),
+            ("max_elapsed", 0, ELAPSED_SECONDS_MAX),
         ):
             value = getattr(self, field)
+            if field == "max_elapsed" and value is None:
+                continue
             if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
-                raise InvalidRequest(f"{field} must be between {low} and {high:,}, not {value!r}.", field=field)
+                raise InvalidRequest(f"{field} must be between {low} and {high:,}, not {value!r:.100}.", field=field)
         object.__setattr__(self, "retry_on", _names(self.retry_on, "retry_on"))
         object.__setattr__(self, "give_up_on", _names(self.give_up_on, "give_up_on"))
 
@@ -99,32 +137,46 @@ class RetryPolicy:
             delay = self.max_delay if self.initial_delay else 0.0
         return min(delay, self.max_delay) * (1.0 - self.jitter * dice)
 
-    def retries(self, error: ErrorInfo, failures: int) -> bool:
-        """Tell whether an attempt that failed with `error`, after `failures` earlier ones, is followed by another."""
-        if failures >= self.max_retries or NEVER_RETRIED in error.types:
+    def is_retryable(self, error: ErrorInfo) -> bool:
+        """Tell whether errors of that kind are retried at all, however often there were some before."""
+        if not NEVER_RETRIED.isdisjoint(error.types):
             return False
         lineage = set(error.types)
         return not lineage.isdisjoint(self.retry_on) and lineage.isdisjoint(self.give_up_on)
+
+    def is_over(self, moment: Instant, began: Instant | None) -> bool:
+        """Tell whether no retry starts any more at that moment, of a task whose first attempt started at `began`."""
+        return self.max_elapsed is not None and began is not None and moment > began + from_seconds(self.max_elapsed)
+
+    def retries(self, error: ErrorInfo, failures: int) -> bool:
+        """Tell whether an attempt that failed with `error`, after `failures` earlier ones, is followed by another."""
+        return failures < self.max_retries and self.is_retryable(error)
 
 
 DEFAULT_RETRY = RetryPolicy()
 NO_RETRY = RetryPolicy(max_retries=0)
 
-NEVER_RETRIED = "synergymesh.errors.InvalidRequest"
-"""What SynergyMesh itself refuses (a result that is no payload, an argument that does not fit) fails the same again."""
+GIVE_UP = type_name(GiveUp)
+
+NEVER_RETRIED = frozenset({type_name(InvalidRequest), GIVE_UP})
+"""What SynergyMesh itself refuses (a result that is no payload, an argument that does not fit) fails the same again,
+and a task that says that it gives up is believed."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Describe an error as data, so that it can cross a process and a database.
 
     `types` are the full names of the exception's class and its bases, the class first; empty for what no exception
-    stands behind (a crash, a quarantine).
+    stands behind (a crash, a quarantine). `retry_after` are the seconds of a `RetryLater`. `ending` says of a final
+    error why no other attempt followed; it is an `Ending`, or empty.
     """
 
     type: str
     message: str
     types: tuple[str, ...] = ()
     traceback: str = ""
+    retry_after: float | None = None
+    ending: str = ""
 
     def __str__(self) -> str:
         return f"{self.type.removeprefix('builtins.')}: {self.message}" if self.message else self.type
@@ -141,7 +193,17 @@ def describe(exception: BaseException, *, type_: type[BaseException] | None = No
     except Exception as broken:
         message = f"(its message cannot be shown: {type(broken).__name__})"
     lineage = tuple(type_name(t) for t in kind.__mro__ if t is not object)
-    return ErrorInfo(type_name(kind), _storable(message[:MESSAGE_CHARACTERS_MAX]), lineage, _storable(trace))
+    retry_after = min(exception.delay, DELAY_SECONDS_MAX) if isinstance(exception, RetryLater) else None
+    return ErrorInfo(
+        type_name(kind), _storable(message[:MESSAGE_CHARACTERS_MAX]), lineage, _storable(trace), retry_after
+    )
+
+
+def shorten(error: ErrorInfo) -> ErrorInfo:
+    """Give an error with the end of its traceback only."""
+    if len(error.traceback) <= SHORT_TRACEBACK_CHARACTERS:
+        return error
+    return msgspec.structs.replace(error, traceback=f"… shortened …\n{error.traceback[-SHORT_TRACEBACK_CHARACTERS:]}")
 
 
 def _storable(text: str) -> str:
@@ -175,7 +237,13 @@ class Interrupted(msgspec.Struct, frozen=True, gc=False):
     """The attempt was stopped because the process shuts down; it says nothing about the task."""
 
 
-Outcome = Succeeded | Raised | TimedOut | Cancelled | Interrupted
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """The executor lost the attempt (its worker died, say); it says nothing about the task."""
+
+    error: ErrorInfo
+
+
+Outcome = Succeeded | Raised | TimedOut | Cancelled | Interrupted | Lost
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -195,7 +263,16 @@ TIMEOUT_TYPES = ("builtins.TimeoutError", "builtins.OSError", "builtins.Exceptio
 
 
 def decide(
-    policy: RetryPolicy, outcome: Outcome, *, failures: int, cancelling: bool, now: Instant, dice: float
+    policy: RetryPolicy,
+    outcome: Outcome,
+    *,
+    failures: int,
+    cancelling: bool,
+    now: Instant,
+    dice: float,
+    postponements: int = 0,
+    losses: int = 0,
+    began: Instant | None = None,
 ) -> Verdict:
     """Turn what happened to an attempt into the task's next state.
 
@@ -206,6 +283,9 @@ def decide(
         cancelling: whether the run is being cancelled; then nothing is retried.
         now: when the attempt ended.
         dice: a number in [0, 1) for the jitter.
+        postponements: earlier attempts that asked for a later one.
+        losses: earlier attempts that an executor lost.
+        began: when the task's first attempt started; None if that is not known.
     """
     match outcome:
         case Succeeded(result):
@@ -214,6 +294,12 @@ def decide(
             return Verdict(ExecutionStatus.CANCELLED)
         case Interrupted():
             return Verdict(ExecutionStatus.CANCELLED if cancelling else ExecutionStatus.PENDING)
+        case Lost(error):
+            if cancelling:
+                return Verdict(ExecutionStatus.CANCELLED, error=error)
+            if losses < LOSSES_MAX:
+                return Verdict(ExecutionStatus.PENDING, error=error)
+            return Verdict(ExecutionStatus.FAILED, error=_final(error, Ending.LOST))
         case TimedOut(timeout):
             error = ErrorInfo("builtins.TimeoutError", f"took longer than its timeout of {timeout:g} s", TIMEOUT_TYPES)
             final = ExecutionStatus.TIMEOUT
@@ -223,7 +309,27 @@ def decide(
             assert_never(outcome)
     if cancelling:
         return Verdict(ExecutionStatus.CANCELLED, error=error)
-    if policy.retries(error, failures):
-        not_before = now + from_seconds(policy.get_delay(failures, dice))
+    if error.retry_after is not None:
+        ending = None if postponements < POSTPONEMENTS_MAX else Ending.EXHAUSTED
+        not_before = now + from_seconds(error.retry_after)
+    else:
+        ending = _refusal(policy, error, failures)
+        not_before = now if ending else now + from_seconds(policy.get_delay(failures, dice))
+    if ending is None and policy.is_over(not_before, began):
+        ending = Ending.MAX_ELAPSED
+    if ending is None:
         return Verdict(ExecutionStatus.RETRYING, error=error, not_before=not_before, attempt_status=final)
-    return Verdict(final, error=error)
+    return Verdict(final, error=_final(error, ending))
+
+
+def _refusal(policy: RetryPolicy, error: ErrorInfo, failures: int) -> Ending | None:
+    """Say why a failure is not followed by another attempt; None if it is."""
+    if GIVE_UP in error.types:
+        return Ending.GAVE_UP
+    if not policy.is_retryable(error):
+        return Ending.NOT_RETRYABLE
+    return Ending.EXHAUSTED if failures >= policy.max_retries else None
+
+
+def _final(error: ErrorInfo, ending: Ending) -> ErrorInfo:
+    return msgspec.structs.replace(error, ending=ending.value)

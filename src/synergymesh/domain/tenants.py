@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.retry_rules import RetryRule
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import InvalidRequest
 
@@ -82,6 +83,7 @@ class TenantPolicy:
         weight: in the fair queue instead of the tier's, 1 to `WEIGHT_MAX`.
         throttle_percent: share of its own limits that it may use at a time, 1 to 100; None for all.
         share: of a sub-tenant in its parent's quota.
+        retries: its own retry policies.
 
     Raises:
         InvalidRequest: a field is outside its range.
@@ -90,6 +92,7 @@ class TenantPolicy:
     weight: int | None = None
     throttle_percent: int | None = None
     share: CohortShare | None = None
+    retries: tuple[RetryRule, ...] = ()
 
     def __post_init__(self) -> None:
         for name, most in (("weight", WEIGHT_MAX), ("throttle_percent", 100)):

@@ -11,6 +11,7 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
 from synergymesh.domain.retry import ErrorInfo, Outcome
 from synergymesh.domain.run_state import PENDING, RETRYING, RunState
+from synergymesh.domain.tries import NO_TRIES, Cause, Tries
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.versions import Version
 from synergymesh.ports.executor import Executor
@@ -114,7 +115,7 @@ class LiveRun:
         input: JSON object.
         order: the place in its tenant's queue; smaller is earlier.
         recoveries: how often a crash has interrupted it.
-        failures, interruptions: by position, earlier attempts that failed by the task's fault, or were shut down.
+        tries: by position, the attempts that were followed by another one.
         crashes: by position, how often the process died while the task ran.
         errors: by position, why tasks failed for good.
         direct: by position, what a direct call calls; None for a run of a workflow.
@@ -128,9 +129,7 @@ class LiveRun:
         "created_at",
         "direct",
         "errors",
-        "failures",
         "input",
-        "interruptions",
         "not_before",
         "order",
         "priority",
@@ -141,6 +140,7 @@ class LiveRun:
         "started_at",
         "state",
         "tenant_id",
+        "tries",
         "unrecorded",
         "version",
         "waiters",
@@ -174,8 +174,7 @@ class LiveRun:
         self.state = RunState(version.plan)
         self.cancelling = False
         self.running: dict[int, Attempt] | None = None
-        self.failures: dict[int, int] | None = None
-        self.interruptions: dict[int, int] | None = None
+        self.tries: dict[int, Tries] | None = None
         self.crashes: dict[int, int] | None = None
         self.errors: dict[int, ErrorInfo] | None = None
         self.waiters: list[asyncio.Future[RunFinished]] | None = None
@@ -191,11 +190,20 @@ class LiveRun:
     def next_number(self, position: int) -> int:
         """Give the number of the next attempt; never one that was given before, in whichever life of the process."""
         number = self.recoveries + 1
-        if self.failures is not None:
-            number += self.failures.get(position, 0)
-        if self.interruptions is not None:
-            number += self.interruptions.get(position, 0)
-        return number
+        return number if self.tries is None else number + self.tries_of(position).total
+
+    def tries_of(self, position: int) -> Tries:
+        """Give the attempts of a task that were followed by another one."""
+        return NO_TRIES if self.tries is None else self.tries.get(position, NO_TRIES)
+
+    def tried(self, position: int, cause: Cause, started_at: Instant) -> None:
+        """Note that an attempt is followed by another one."""
+        if self.tries is None:
+            self.tries = {}
+        tries = self.tries.get(position)
+        if tries is None:
+            tries = self.tries[position] = Tries()
+        tries.add(cause, started_at)
 
     def result_of(self, position: int) -> Any:
         """Give a task's result, a fresh copy each time; None where there is none (an optional task that failed)."""

@@ -11,9 +11,20 @@ import msgspec
 
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode, encode
-from synergymesh.domain.retry import ErrorInfo, Outcome, Verdict, decide, describe
-from synergymesh.domain.run_state import CANCELLED, PENDING, RETRYING, RUNNING
+from synergymesh.domain.retry import (
+    FULL_TRACEBACKS_MAX,
+    ErrorInfo,
+    Outcome,
+    RetryPolicy,
+    Succeeded,
+    Verdict,
+    decide,
+    describe,
+    shorten,
+)
+from synergymesh.domain.run_state import CANCELLED, PENDING, RETRYING, RUNNING, SUCCESS
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.domain.tries import cause_of
 from synergymesh.engine.backlog import Backlog
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.events import RunEvent
@@ -44,11 +55,13 @@ class OpenRuns:
 
     Attributes:
         released: is called with a run, the positions that may start, and the moment from which (0 for now).
+        policy_of: gives the retry policy of a run's task at a position.
         backlog: counts the open tasks.
     """
 
     def __init__(self, committer: Committer, clock: Clock, dice: Random, *, payload_bytes_max: int) -> None:
         self.released: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
+        self.policy_of: Callable[[LiveRun, int], RetryPolicy] = _as_planned
         self._committer = committer
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
@@ -103,11 +116,10 @@ class OpenRuns:
         assert run.running is not None
         del run.running[position]
         now = self._clock.now()
-        failures = run.failures.get(position, 0) if run.failures is not None else 0
-        policy = run.version.plan.policies[position]
-        verdict = decide(
-            policy, outcome, failures=failures, cancelling=run.cancelling, now=now, dice=self._dice.random()
-        )
+        if type(outcome) is Succeeded:
+            verdict = Verdict(SUCCESS, result=outcome.result)
+        else:
+            verdict = self._verdict(attempt, outcome, now)
         status = verdict.status
         if status is RETRYING or status is PENDING:
             self._go_on(attempt, verdict, now)
@@ -132,24 +144,40 @@ class OpenRuns:
         )
         self.settle(run, position, finished)
 
+    def _verdict(self, attempt: Attempt, outcome: Outcome, now: Instant) -> Verdict:
+        """Decide on an attempt that did not succeed."""
+        run, position = attempt.run, attempt.position
+        tries = run.tries_of(position)
+        return decide(
+            self.policy_of(run, position),
+            outcome,
+            failures=tries.failures,
+            postponements=tries.postponements,
+            losses=tries.losses,
+            began=attempt.started_at if tries.began is None else tries.began,
+            cancelling=run.cancelling,
+            now=now,
+            dice=self._dice.random(),
+        )
+
     def _go_on(self, attempt: Attempt, verdict: Verdict, now: Instant) -> None:
         """Record an attempt that is followed by another one."""
         run, position = attempt.run, attempt.position
-        interrupted = verdict.status is PENDING
-        if interrupted:
-            run.interruptions = counted(run.interruptions, position)
-        else:
-            run.failures = counted(run.failures, position)
+        status = CANCELLED if verdict.status is PENDING else verdict.attempt_status
+        error = verdict.error
+        if error is not None and run.tries_of(position).total >= FULL_TRACEBACKS_MAX:
+            error = shorten(error)
+        run.tried(position, cause_of(status, error), attempt.started_at)
         change = AttemptFailed(
             run.run_id,
             attempt.context.task_id,
             attempt.number,
             run.tenant_id,
-            CANCELLED if interrupted else verdict.attempt_status,
+            status,
             attempt.started_at,
             now,
             verdict.not_before,
-            None if verdict.error is None else encode_json(verdict.error),
+            None if error is None else encode_json(error),
         )
         run.state.move(position, verdict.status)
 
@@ -325,11 +353,9 @@ class OpenRuns:
         )
 
 
-def counted(counts: dict[int, int] | None, position: int) -> dict[int, int]:
-    """Count one more at a position."""
-    counts = {} if counts is None else counts
-    counts[position] = counts.get(position, 0) + 1
-    return counts
+def _as_planned(run: LiveRun, position: int) -> RetryPolicy:
+    """Give the policy that the task declares, or the orchestrator's."""
+    return run.version.plan.policies[position]
 
 
 def _nothing(*_: object) -> None:

@@ -10,10 +10,11 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.retry import ErrorInfo
 from synergymesh.domain.run_state import RUNNING
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.domain.tries import cause_of
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.open_runs import OpenRuns, counted, encode_json
+from synergymesh.engine.open_runs import OpenRuns, encode_json
 from synergymesh.engine.versions import Version, Versions
 from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
@@ -110,10 +111,7 @@ class Recovery:
         retry_at: dict[int, Instant] = {}
         for attempt in attempts:
             position = run.version.plan.positions[attempt.component_id]
-            if attempt.status is ExecutionStatus.CANCELLED:
-                run.interruptions = counted(run.interruptions, position)
-            else:
-                run.failures = counted(run.failures, position)
+            run.tried(position, cause_of(attempt.status, error_of(attempt.error)), attempt.started_at)
             retry_at[position] = attempt.retry_at
         return retry_at
 

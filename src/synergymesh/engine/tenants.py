@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -62,6 +63,7 @@ class Tenants:
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
         self._limits: dict[str, Limits] = {}
+        self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Read all tenants from the store, with what they used of their hours and what was learnt of their tasks."""
@@ -194,17 +196,29 @@ class Tenants:
         return self._admit(dataclasses.replace(self.get(tenant_id), status=status))
 
     async def change_plan(
-        self, tenant_id: object, *, tier: object = None, quota: object = None, **policy: Any
+        self,
+        tenant_id: object,
+        *,
+        tier: object = None,
+        quota: object = None,
+        edit: Callable[[Tenant], Mapping[str, Any]] | None = None,
+        **policy: Any,
     ) -> Tenant:
         """Change a tenant's tier, quota or policy, with effect at the next dispatch; what runs goes on.
 
-        A change of tier sets the quota of the new tier, unless a quota is given too.
+        A change of tier sets the quota of the new tier, unless a quota is given too. `edit` gives fields of the policy
+        that depend on what the tenant has now.
 
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: a value cannot be accepted.
         """
-        tenant = self.get(tenant_id)
+        async with self._changing:  # one after the other, or of two changes at a time the second undoes the first
+            current = self.get(tenant_id)
+            return await self._change_plan(current, tier, quota, policy if edit is None else dict(edit(current)))
+
+    async def _change_plan(self, tenant: Tenant, tier: object, quota: object, policy: Mapping[str, Any]) -> Tenant:
+        tenant_id = tenant.tenant_id
         new_tier = tenant.tier if tier is None else check_tier(tier, self.plans)
         if quota is not None:
             new_quota = check_quota(quota)

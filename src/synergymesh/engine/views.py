@@ -17,6 +17,7 @@ from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import ErrorInfo
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import NO_PLAN, Tenant, TenantPolicy, TierPlan
+from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
 from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord
@@ -24,10 +25,15 @@ from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, Tenant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Describe an attempt that failed and was followed by another one."""
+    """Describe an attempt that was followed by another one.
+
+    Attributes:
+        cause: why it was: a failure of the task, or one of the infrastructure, or because the task asked for it.
+    """
 
     number: int
     status: ExecutionStatus
+    cause: Cause
     started_at: datetime
     ended_at: datetime
     error: ErrorInfo | None
@@ -44,7 +50,8 @@ class RunTask:
         result: the value, None unless it succeeded.
         error: why it failed for good, or None.
         progress: what the running attempt said with `heartbeat`, 0 to 1, or None.
-        failures: the attempts before the last one.
+        failures: the attempts before the last one, whatever ended them.
+        crashes: how often the process died while the task was known to run.
     """
 
     task_id: str
@@ -57,6 +64,17 @@ class RunTask:
     error: ErrorInfo | None = None
     progress: float | None = None
     failures: tuple[Attempt, ...] = ()
+    crashes: int = 0
+
+    @property
+    def failed_attempts(self) -> int:
+        """Count the attempts that failed by the task's own fault and were followed by another one."""
+        return sum(attempt.cause is Cause.FAILURE for attempt in self.failures)
+
+    @property
+    def interruptions(self) -> int:
+        """Count the attempts that the infrastructure ended: shutdowns, lost workers, crashes of the process."""
+        return sum(attempt.cause in (Cause.SHUTDOWN, Cause.LOST) for attempt in self.failures) + self.crashes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +201,7 @@ def task_views(
                     started_at=to_datetime(running.started_at),
                     progress=running.context.progress,
                     failures=earlier,
+                    crashes=0 if row is None else row.crashes,
                 )
             )
         elif row is None:
@@ -205,18 +224,21 @@ def task_views(
                     result=None if row.result is None else decode(row.result),
                     error=error_of(row.error),
                     failures=earlier,
+                    crashes=row.crashes,
                 )
             )
     return tuple(views)
 
 
 def _attempt_view(record: AttemptRecord) -> Attempt:
+    error = error_of(record.error)
     return Attempt(
         number=record.number,
         status=record.status,
+        cause=cause_of(record.status, error),
         started_at=to_datetime(record.started_at),
         ended_at=to_datetime(record.ended_at),
-        error=error_of(record.error),
+        error=error,
     )
 
 
