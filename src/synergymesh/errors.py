@@ -21,6 +21,7 @@ SynergyMeshError                 code
 ├── Conflict                     conflict               the state of things does not allow it
 │   ├── IdempotencyConflict      idempotency_conflict   the key was used with another workflow or input
 │   ├── TenantNotActive          tenant_not_active      suspended or deleted
+│   ├── LegalHold                legal_hold             the audit log of a tenant must be kept
 │   └── TenantHasOpenRuns        tenant_has_open_runs
 ├── RunNotSuccessful             run_not_successful     what `RunHandle.result()` raises
 │   ├── RunFailed                run_failed             .errors: component -> error
@@ -34,6 +35,7 @@ SynergyMeshError                 code
 │   ├── StoreUnavailable         store_unavailable      full disk, read-only, I/O error: may work later
 │   └── SchemaMismatch           schema_mismatch        made by a newer version
 ├── NotReachable                 not_reachable          the process that executes the database does not answer
+├── AuditKeyError                audit_key              the audit log's key cannot be used
 └── NotRunning                   not_running            the orchestrator is not started, or closed
 ```
 
@@ -255,6 +257,17 @@ class TenantNotActive(Conflict):
         self.tenant_id = tenant_id
 
 
+class LegalHold(Conflict):
+    """Say that a legal hold forbids to prune the audit log of a tenant."""
+
+    code = "legal_hold"
+
+    def __init__(self, tenant_id: str) -> None:
+        name = tenant_id or "the mesh"
+        super().__init__(f"the audit log of {name} is under a legal hold. Release the hold before you prune.")
+        self.tenant_id = tenant_id
+
+
 class TenantHasOpenRuns(Conflict):
     """Say that a tenant cannot be deleted because runs of it are open."""
 
@@ -379,6 +392,12 @@ class NotReachable(SynergyMeshError):
     """Say that the process that executes a database could not be asked, or did not answer."""
 
     code = "not_reachable"
+
+
+class AuditKeyError(SynergyMeshError):
+    """Say that the key of the audit log cannot be used: others may read it, it is none, or it is gone."""
+
+    code = "audit_key"
 
 
 class NotRunning(SynergyMeshError):

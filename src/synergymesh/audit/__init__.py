@@ -1,0 +1,1 @@
+"""The audit log for people: keys, checkpoints, verifying, searching, exporting, keeping and erasing."""

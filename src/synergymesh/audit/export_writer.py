@@ -1,0 +1,105 @@
+"""Writes exports for verification: the lines, then the manifest that is signed over them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from synergymesh.audit.export_format import Manifest, Section, SignedManifest, manifest_path, write_line
+from synergymesh.audit.keys import SigningKey
+from synergymesh.domain.audit import MANIFEST_TAG, Head
+from synergymesh.domain.audit_trust import SignedTombstone
+
+Entry = tuple[int, bytes, bytes]
+"""Number, hash and payload."""
+
+
+class FileInPlace:
+    """Write a file that has its name only once it is whole and on the disk; until then it is a hidden one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0
+        self.hash = sha256()
+        self._scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        self._file = self._scratch.open("xb", buffering=1 << 20)
+
+    def write(self, content: bytes) -> None:
+        """Add content."""
+        self._file.write(content)
+        self.hash.update(content)
+        self.bytes += len(content)
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._scratch.replace(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._scratch.unlink(missing_ok=True)
+
+
+class ExportWriter:
+    """Write one export: the tenants in the order of their ids, each with its entries."""
+
+    def __init__(self, file: FileInPlace, log_id: str) -> None:
+        self._file = file
+        self._log_id = log_id
+        self._sections: list[Section] = []
+        self._tombstones: dict[str, tuple[SignedTombstone, ...]] = {}
+        self.count = 0
+
+    def add(self, tenant_id: str, entries: Iterable[Entry]) -> int:
+        """Add entries of a tenant; give how many."""
+        lines = [write_line(tenant_id, seq, hash_, payload) for seq, hash_, payload in entries]
+        self._file.write(b"".join(lines))
+        self.count += len(lines)
+        return len(lines)
+
+    def end_tenant(self, before: Head, head: Head, count: int, tombstones: Sequence[SignedTombstone]) -> None:
+        """Say what was added of a tenant: what it follows, its last entry, how many, and what was pruned between."""
+        self._sections.append(Section(before=before, head=head, count=count))
+        if tombstones:
+            self._tombstones[head.tenant_id] = tuple(tombstones)
+
+    def finish(
+        self, key: SigningKey, key_links: Sequence[bytes], *, since: int | None, until: int | None, exported_at: int
+    ) -> Manifest:
+        """Give both files their names; the manifest last, so that it never names a file that is not there."""
+        file = self._file
+        manifest = Manifest(
+            log_id=self._log_id,
+            sections=tuple(self._sections),
+            count=self.count,
+            file_bytes=file.bytes,
+            file_sha256=file.hash.hexdigest(),
+            since=since,
+            until=until,
+            exported_at=exported_at,
+            key_id=key.key_id,
+        )
+        tombstones: Mapping[str, tuple[SignedTombstone, ...]] = self._tombstones
+        signed = SignedManifest(
+            manifest=manifest,
+            signature=key.sign(MANIFEST_TAG, manifest.content()),
+            key_links=tuple(key_links),
+            tombstones=tombstones,
+        )
+        with FileInPlace(manifest_path(file.path)) as beside:
+            beside.write(signed.text())
+            file.finish()
+            beside.finish()
+        return manifest
