@@ -290,6 +290,7 @@ def test_hostile_text_in_every_field_stays_on_one_plain_line(tmp_path: Path) -> 
     assert verify(path).is_intact
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 2**62), st.binary(min_size=32, max_size=32))
 def test_a_line_gives_back_what_was_written(text: str, seq: int, hash_: bytes) -> None:
     if any("\ud800" <= c <= "\udfff" for c in text):
@@ -308,7 +309,7 @@ def test_what_is_not_ascii_is_written_as_codes() -> None:
     assert as_ascii('"é\U0001f600\x7f"'.encode()) == b'"\\u00e9\\ud83d\\ude00\\u007f"'
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_changed_byte_of_an_export_goes_unnoticed(exported: Path, data: st.DataObject) -> None:
     raw = exported.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synergymesh.domain.audit import (
@@ -75,12 +75,14 @@ def tombstones(draw: st.DrawFn) -> Tombstone:
     )
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_canonical_json_is_what_msgspec_writes_with_sorted_keys(value: Any) -> None:
     assert canonical(value) == msgspec.json.encode(value, order="sorted")
     assert msgspec.json.decode(canonical(value)) == value
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXTS, st.integers(), max_size=6), st.randoms())
 def test_the_order_of_keys_does_not_change_canonical_json(value: dict[str, int], random: Any) -> None:
     items = list(value.items())
@@ -103,6 +105,7 @@ def test_a_link_is_the_hash_of_its_fields_with_their_lengths() -> None:
     assert chain_hash("tenant-1", 7, before, payload) == sha256(written).digest()
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(1, 2**62), HASHES, st.lists(st.binary(max_size=20), max_size=6))
 def test_many_links_at_once_are_the_same_as_one_by_one(
     tenant: str, first: int, before: bytes, payloads: list[bytes]
@@ -118,6 +121,7 @@ def test_many_links_at_once_are_the_same_as_one_by_one(
 LINKS = st.tuples(TEXTS, st.integers(1, 1_000), HASHES, HASHES)
 
 
+@settings(deadline=None)
 @given(LINKS, LINKS)
 def test_two_links_have_one_hash_only_if_they_are_the_same(
     one: tuple[str, int, bytes, bytes], other: tuple[str, int, bytes, bytes]
@@ -125,6 +129,7 @@ def test_two_links_have_one_hash_only_if_they_are_the_same(
     assert (chain_hash(*one) == chain_hash(*other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, TEXTS, TEXTS)
 def test_a_genesis_belongs_to_one_log_and_one_tenant(log: str, tenant: str, log2: str, tenant2: str) -> None:
     assert (genesis_hash(log, tenant) == genesis_hash(log2, tenant2)) == ((log, tenant) == (log2, tenant2))
@@ -157,6 +162,7 @@ def reference_root(leaves: list[bytes]) -> bytes:
     return sha256(b"\1" + reference_root(leaves[:split]) + reference_root(leaves[split:])).digest()
 
 
+@settings(deadline=None)
 @given(st.lists(HASHES, max_size=40))
 def test_the_root_is_that_of_the_rfc_and_every_leaf_leads_to_it(leaves: list[bytes]) -> None:
     root = merkle_root(leaves)
@@ -165,6 +171,7 @@ def test_the_root_is_that_of_the_rfc_and_every_leaf_leads_to_it(leaves: list[byt
         assert root_of_path(leaf, inclusion_path(leaves, index)) == root
 
 
+@settings(deadline=None)
 @given(st.lists(HEADS, min_size=1, max_size=8, unique_by=lambda head: head.tenant_id), st.data())
 def test_the_root_of_heads_depends_on_each_of_them_and_not_on_their_order(
     heads: list[Head], data: st.DataObject
@@ -179,21 +186,25 @@ def test_the_root_of_heads_depends_on_each_of_them_and_not_on_their_order(
     assert head_leaf(other) != head_leaf(head)
 
 
+@settings(deadline=None)
 @given(CHECKPOINTS)
 def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
     assert read_checkpoint(checkpoint.content()) == checkpoint
 
 
+@settings(deadline=None)
 @given(tombstones())
 def test_a_tombstone_is_read_as_it_was_written(tombstone: Tombstone) -> None:
     assert read_tombstone(tombstone.content()) == tombstone
 
 
+@settings(deadline=None)
 @given(KEY_LINKS)
 def test_a_key_link_is_read_as_it_was_written(link: KeyLink) -> None:
     assert read_key_link(link.content()) == link
 
 
+@settings(deadline=None)
 @given(CHECKPOINTS, st.binary(max_size=6), st.data())
 def test_a_checkpoint_with_other_bytes_is_refused_or_another_checkpoint(
     checkpoint: Checkpoint, bytes_: bytes, data: st.DataObject

@@ -271,7 +271,7 @@ def mutations(draw: st.DrawFn) -> tuple[list[Any], str]:
     return rows, "mutated"
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(mutations())
 def test_no_single_mutation_goes_unnoticed(mutated: tuple[list[Any], str]) -> None:
     rows, _ = mutated
@@ -284,7 +284,7 @@ def test_no_single_mutation_goes_unnoticed(mutated: tuple[list[Any], str]) -> No
     assert finding.seq <= max(first_bad, 1)
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 40), st.sets(st.integers(1, 40), max_size=6))
 def test_no_clean_chain_alarms(count: int, pinned: set[int]) -> None:
     rows = chain(count)
