@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.component_types import ComponentType
     from synergymesh.domain.definition import Dependency
     from synergymesh.domain.limits import Capacity, CohortShare
+    from synergymesh.domain.neighbours import Neighbour
     from synergymesh.domain.queue_views import TenantView
     from synergymesh.domain.quota import ResourceQuota
     from synergymesh.domain.retry import RetryPolicy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.events import RunEvent
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
     from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
+    from synergymesh.engine.overview import Overview, TenantActivity
     from synergymesh.engine.views import Run, RunTask
     from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
     from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, SynergyMeshError
@@ -47,6 +49,7 @@ _HOMES = {
         "TenantStatus",
     ),
     "synergymesh.domain.limits": ("Capacity", "CohortShare"),
+    "synergymesh.domain.neighbours": ("Neighbour",),
     "synergymesh.domain.queue_views": ("TenantView",),
     "synergymesh.domain.quota": ("ResourceQuota",),
     "synergymesh.domain.tenants": ("Tenant", "TenantTier"),
@@ -55,6 +58,7 @@ _HOMES = {
     "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
     "synergymesh.engine.events": ("RunEvent",),
     "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
+    "synergymesh.engine.overview": ("Overview", "TenantActivity"),
     "synergymesh.engine.views": (
         "Run",
         "RunTask",
@@ -112,7 +116,9 @@ __all__ = [
     "ExecutionStatus",
     "GiveUp",
     "MeshMetrics",
+    "Neighbour",
     "Orchestrator",
+    "Overview",
     "Registry",
     "ResourceQuota",
     "RetryLater",
@@ -130,6 +136,7 @@ __all__ = [
     "TaskContext",
     "TaskExplanation",
     "Tenant",
+    "TenantActivity",
     "TenantConfig",
     "TenantHealth",
     "TenantStatus",

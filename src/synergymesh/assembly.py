@@ -18,7 +18,9 @@ from synergymesh.engine.explaining import Explaining
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.maintenance import Maintenance
 from synergymesh.engine.monitoring import Monitoring
+from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.overview import Overviews
 from synergymesh.engine.recovery import Recovery
 from synergymesh.engine.retry_policies import RetryPolicies
 from synergymesh.engine.statistics import Statistics
@@ -71,6 +73,7 @@ class Parts:
     direct_calls: DirectCalls
     monitoring: Monitoring
     statistics: Statistics
+    overviews: Overviews
 
 
 def assemble(
@@ -101,7 +104,8 @@ def assemble(
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
     runs = OpenRuns(committer, clock, dice, payload_bytes_max=payload_bytes_max)
     attempts = Attempts(scheduler, runs, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
-    dispatcher = Dispatcher(scheduler, runs, attempts, committer, clock)
+    neighbours = Neighbours(scheduler, clock, dice)
+    dispatcher = Dispatcher(scheduler, runs, attempts, committer, neighbours, clock)
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     tenants.changed = dispatcher.pump_soon
     retry_policies = RetryPolicies(tenants, default_retry)
@@ -138,7 +142,8 @@ def assemble(
         ),
         watching=watching,
         explaining=Explaining(scheduler, runs, watching, clock),
-        maintenance=Maintenance(store, committer, scheduler, attempts, statistics, clock),
+        maintenance=Maintenance(store, committer, scheduler, attempts, statistics, neighbours, clock),
+        overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
         statistics=statistics,
         monitoring=Monitoring(statistics, scheduler, tenants, admission, clock),
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from synergymesh.assembly import Parts, Seams, assemble
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.payload import decode
 from synergymesh.domain.queue_views import TenantView
 from synergymesh.domain.quota import ResourceQuota
@@ -23,6 +24,7 @@ from synergymesh.engine.events import RunEvent
 from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
+from synergymesh.engine.overview import Overview
 from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
 from synergymesh.local.server import LocalServer
@@ -485,6 +487,21 @@ class Orchestrator:
             UnknownTenant: there is none of that id.
         """
         return self._running.monitoring.take_rate(tenant_id)
+
+    async def overview(self, limit: int = 100) -> Overview:
+        """Describe the busiest tenants: names, queues, use of each limit, and their part of the last minutes.
+
+        Args:
+            limit: how many tenants at most, 1 to 10,000.
+
+        Raises:
+            InvalidRequest: the limit is outside its range.
+        """
+        return await self._running.overviews.now(limit)
+
+    async def neighbours(self) -> list[Neighbour]:
+        """Describe who was served how much in the last minutes beside their weight, the noisiest first."""
+        return self._running.overviews.neighbours()
 
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
         """Give the handle of a run that was submitted earlier, by another process say."""

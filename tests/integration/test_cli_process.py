@@ -267,6 +267,10 @@ class Terminal:
         while part not in self.text:
             self.text += os.read(self._fd, 4096).decode(errors="replace")
 
+    def write(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._fd, keys.encode())
+
     def end(self) -> int:
         """Read everything and give the exit code."""
         try:
@@ -289,6 +293,25 @@ def test_a_terminal_shows_a_bar_and_what_runs_and_gets_its_cursor_back(place: Pa
     last = terminal.text[terminal.text.rindex("\x1b[?25h") :]
     assert "success" in last
     assert "result: 21" in last
+
+
+@pytest.mark.parametrize(("how", "code"), [("q", 0), ("signal", 130)])
+def test_top_draws_until_it_is_ended_and_gives_the_screen_back(place: Path, start: Start, how: str, code: int) -> None:
+    process = start("run", "some-waiting.py:waiting", "--tenant", "漢字 GmbH")
+    read_until(process, "wait running")
+    terminal = Terminal(place, "top")
+    terminal.read_until("漢字 GmbH")
+    terminal.read_until("q ends.")
+    (place / "go").touch()
+    process.communicate(timeout=30)
+    terminal.read_until("no process executes this database")
+    if how == "q":
+        terminal.write("q")
+    else:
+        os.kill(terminal.pid, signal.SIGINT)
+    assert terminal.end() == code
+    assert terminal.text.count("\x1b[?1049h") == terminal.text.count("\x1b[?1049l") == 1
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
 
 
 def test_a_second_interrupt_gives_the_terminal_its_cursor_back(place: Path) -> None:

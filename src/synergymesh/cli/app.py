@@ -21,8 +21,10 @@ from synergymesh.cli.endings import (
     leave,
 )
 from synergymesh.cli.graph import graph
+from synergymesh.cli.queue import queue, top
 from synergymesh.cli.run import resume, run
 from synergymesh.cli.runs import cancel, runs, show
+from synergymesh.cli.why import why
 from synergymesh.errors import SynergyMeshError
 
 PROGRAM = "synergymesh"
@@ -89,6 +91,9 @@ _add(
     "synergymesh runs --limit 100 --json",
 )
 _add(app, show, "synergymesh show last", "synergymesh show run-18c3a5f0e1b2c3d4aabbccdd --json")
+_add(app, why, "synergymesh why last", "synergymesh why run-18c3a5f0e1b2c3d4aabbccdd --json")
+_add(app, queue, "synergymesh queue", "synergymesh queue --limit 1000 --json")
+_add(app, top, "synergymesh top", "synergymesh top --limit 20 --database sqlite:///mesh.db")
 _add(app, cancel, "synergymesh cancel run-18c3a5f0e1b2c3d4aabbccdd")
 _add(
     app,

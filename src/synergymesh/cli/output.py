@@ -140,6 +140,15 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def width() -> int:
+    """Give the columns that a line may take."""
+    if not is_terminal():
+        return WIDE
+    from rich.console import Console
+
+    return Console().width
+
+
 def draw(*renderables: RenderableType, plain: bool = False) -> str:
     """Give what Rich draws: in colour and cut to the width of a terminal, plain and whole elsewhere."""
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -58,6 +59,15 @@ class Reading:
         while page := await self._reader.list_open_runs(after=ids[-1] if ids else None, limit=PAGE_RUNS):
             ids += [record.run_id for record in page]
         return ids
+
+    async def open_runs_by_tenant(self) -> dict[str, int]:
+        """Count the runs that are not final, of every tenant that has any."""
+        counts = Counter({waiting.tenant_id: waiting.runs for waiting in await self._reader.list_waiting_counts()})
+        after: str | None = None
+        while page := await self._reader.list_begun_runs(after=after, limit=PAGE_RUNS):
+            counts.update(record.tenant_id for record in page)
+            after = page[-1].run_id
+        return counts
 
     async def run(self, run_id: str) -> Run:
         """Give a run with its tasks; `last` is the one that was submitted last.

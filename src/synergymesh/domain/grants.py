@@ -19,10 +19,22 @@ class Grant(Generic[WorkT]):
         request: what it takes beside its slot.
         charged: what it cost its tenant so far, in units of `1 / WHOLE` microseconds.
         started_at: the moment of the decision.
+        ready_at: the moment from which it could have started, as far as whoever handed it in said so.
         order: unique; the order in which tasks were handed to the scheduler.
     """
 
-    __slots__ = ("charged", "component", "dominant", "order", "position", "queue", "request", "run", "started_at")
+    __slots__ = (
+        "charged",
+        "component",
+        "dominant",
+        "order",
+        "position",
+        "queue",
+        "ready_at",
+        "request",
+        "run",
+        "started_at",
+    )
 
     def __init__(
         self,
@@ -35,6 +47,7 @@ class Grant(Generic[WorkT]):
         started_at: Instant,
         dominant: int,
         charged: int,
+        ready_at: Instant,
     ) -> None:
         self.run = run
         self.position = position
@@ -45,6 +58,7 @@ class Grant(Generic[WorkT]):
         self.started_at = started_at
         self.dominant = dominant
         self.charged = charged
+        self.ready_at = ready_at
 
     @property
     def tenant_id(self) -> str:

@@ -30,7 +30,7 @@ class Neighbour:
         fair_share: what its weight gives it beside the tenants that were served at all, in millionths.
         score: share in percent of fair share; 100 is exactly what it is due.
         wait_p50_ns, wait_p95_ns: from ready to started.
-        noisy: it takes much more than its share, and somebody else waits longer than it does.
+        noisy: it takes much more than its share, and somebody who gets less than theirs waits longer than it does.
     """
 
     tenant_id: str
@@ -65,24 +65,30 @@ class NeighbourWatch:
         self._minute = -1
         self._current: dict[str, _Tally] = {}
 
-    def started(self, tenant_id: str, waited_ns: int, cost: int, now: Instant) -> None:
-        """Take note of a start: how long the task was ready, and what its tenant was charged."""
-        minute = now // MINUTE
-        if minute > self._minute:
-            self._turn(minute)
-        tally = self._current.get(tenant_id)
-        if tally is None:
-            tally = self._current[tenant_id] = _Tally()
-        tally.served += cost
-        tally.starts += 1
-        step = _step_of(waited_ns)
-        tally.waits[step] = tally.waits.get(step, 0) + 1
+    def started(self, tenant_id: str, waited_ns: int, cost: int, now: Instant, *, times: int = 1) -> None:
+        """Take note of a start: how long the task was ready, and what its tenant was charged.
 
-    def corrected(self, tenant_id: str, more: int) -> None:
-        """Take note that a task cost more than was charged, or less."""
-        tally = self._current.get(tenant_id)
-        if tally is not None:
-            tally.served += more
+        Args:
+            tenant_id: whose task.
+            waited_ns: how long it was ready before it started.
+            cost: what the tenant was charged.
+            now: the present.
+            times: how many starts this one stands for, where only a sample is told.
+        """
+        tally = self._tally(tenant_id, now)
+        tally.served += cost * times
+        tally.starts += times
+        step = _step_of(waited_ns)
+        tally.waits[step] = tally.waits.get(step, 0) + times
+
+    def corrected(self, tenant_id: str, more: int, now: Instant) -> None:
+        """Take note that a task cost more than was charged, or less; also of one that started long ago."""
+        self._tally(tenant_id, now).served += more
+
+    def tenants(self, now: Instant) -> set[str]:
+        """Give the tenants that were served in the last minutes."""
+        self._turn(now // MINUTE)
+        return {tenant_id for _, tallies in self._minutes for tenant_id in tallies}
 
     def report(self, weights: Mapping[str, int], now: Instant) -> list[Neighbour]:
         """Describe the tenants that were served in the last minutes, the noisiest first.
@@ -91,9 +97,7 @@ class NeighbourWatch:
             weights: of the tenants; those that are not in it have gone, and are left out.
             now: the present.
         """
-        minute = now // MINUTE
-        if minute > self._minute:
-            self._turn(minute)
+        self._turn(now // MINUTE)
         total: dict[str, _Tally] = {}
         for _, tallies in self._minutes:
             for tenant_id, tally in tallies.items():
@@ -101,16 +105,16 @@ class NeighbourWatch:
                     _add(total.setdefault(tenant_id, _Tally()), tally)
         served = max(1, sum(max(0, tally.served) for tally in total.values()))
         weight = max(1, sum(weights[tenant_id] for tenant_id in total))
+        shares = {tenant_id: max(0, tally.served) * MILLION // served for tenant_id, tally in total.items()}
+        dues = {tenant_id: weights[tenant_id] * MILLION // weight for tenant_id in total}
+        scores = {tenant_id: share * 100 // max(1, dues[tenant_id]) for tenant_id, share in shares.items()}
         p95s = {tenant_id: _quantile(tally.waits, 95) for tenant_id, tally in total.items()}
-        slowest = sorted(p95s.values())[-2:]
+        # who gets less than its due is a victim of those that wait less than it does
+        longest = max((p95s[tenant_id] for tenant_id, score in scores.items() if score < 100), default=0)
         neighbours = []
         for tenant_id, tally in total.items():
-            share = max(0, tally.served) * MILLION // served
-            fair_share = weights[tenant_id] * MILLION // weight
-            score = share * 100 // max(1, fair_share)
-            # the longest wait of anybody else
-            others = slowest[0] if len(slowest) > 1 and p95s[tenant_id] == slowest[-1] else slowest[-1]
-            noisy = len(total) > 1 and score >= NOISY_SCORE and others > p95s[tenant_id]
+            share, fair_share, score = shares[tenant_id], dues[tenant_id], scores[tenant_id]
+            noisy = score >= NOISY_SCORE and longest > p95s[tenant_id]
             neighbours.append(
                 Neighbour(
                     tenant_id=tenant_id,
@@ -126,7 +130,16 @@ class NeighbourWatch:
             )
         return sorted(neighbours, key=lambda neighbour: (-neighbour.score, neighbour.tenant_id))
 
+    def _tally(self, tenant_id: str, now: Instant) -> _Tally:
+        self._turn(now // MINUTE)
+        tally = self._current.get(tenant_id)
+        if tally is None:
+            tally = self._current[tenant_id] = _Tally()
+        return tally
+
     def _turn(self, minute: int) -> None:
+        if minute <= self._minute:
+            return
         self._minute = minute
         self._current = {}
         self._minutes.append((minute, self._current))

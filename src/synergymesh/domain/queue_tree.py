@@ -20,6 +20,7 @@ from synergymesh.domain.limits import (
     Reservation,
     RollingHour,
 )
+from synergymesh.domain.queue_views import TenantView, view_of
 from synergymesh.domain.tenant_queue import Item, Member, Queue, WorkT
 
 HOUR_LIMIT: Final = Reason.HOUR_LIMIT
@@ -201,6 +202,39 @@ class QueueTree(Generic[WorkT]):
             for name, member in self._members.items()
             if member.running
         }
+
+    def load_of(self, tenant_id: str) -> tuple[int, int]:
+        """Count the tasks of a tenant that run, and those that wait or are delayed; (0, 0) if it is not known."""
+        member = self._members.get(tenant_id)
+        if member is None:
+            return 0, 0
+        queues = self._queues_below(member)
+        return member.running, sum(len(queue.ready) + queue.delayed + len(queue.aside or ()) for queue in queues)
+
+    def active_weight(self, tenant_id: str) -> int:
+        """Give the weight of a tenant that runs tasks or is eligible; 0 for any other, and for sub-tenants."""
+        member = self._members.get(tenant_id)
+        if member is None or member.parent is not self._root or not (member.entry or member.running):
+            return 0
+        return member.weight
+
+    def views(self, tenant_ids: Iterable[str], total_weight: int, now: Instant) -> list[TenantView]:
+        """Describe some tenants and sub-tenants; those that are not known are left out.
+
+        Args:
+            tenant_ids: which.
+            total_weight: the sum of `active_weight()` over all tenants.
+            now: the present.
+        """
+        now = self._clamp(now)
+        members = [member for name in tenant_ids if (member := self._members.get(name)) is not None]
+        return [view_of(member, self._queues_below(member), self._root, total_weight, now) for member in members]
+
+    @property
+    def used(self) -> Capacity:
+        """Give what is taken of the capacity."""
+        root = self._root
+        return Capacity(root.running, root.memory_used, root.cpu_used)
 
     def learnt(self, tenant_id: str) -> Mapping[Hashable, int]:
         """Give the learnt microseconds of a tenant's components, to be stored; nothing for one that is not known."""

@@ -61,6 +61,7 @@ class Scheduler(QueueTree[WorkT]):
         component: Hashable = None,
         since: Instant = 0,
         at: Instant = 0,
+        ready: Instant = 0,
     ) -> None:
         """Add a task that may start now, or at the moment `at`. Of a tenant that is not known, it is dropped.
 
@@ -76,12 +77,13 @@ class Scheduler(QueueTree[WorkT]):
             component: what durations are learnt by.
             since: when the run was submitted, for ageing.
             at: 0 for now.
+            ready: from when on it could have started, for those who look at waits; nothing is decided by it.
         """
         queue = self._queues.get(tenant_id)
         if queue is None:
             return
         self._order = order = self._order + 1
-        item = (since // MINUTE - priority, age, -rank, order, run, position, cost, request, component)
+        item = (since // MINUTE - priority, age, -rank, order, run, position, cost, request, component, ready)
         if at:
             queue.delayed += 1
             heappush(self._timers, (at, order, queue, item))
@@ -120,7 +122,7 @@ class Scheduler(QueueTree[WorkT]):
         queue = self._candidate(root, now)
         if queue is None:
             return None
-        _, _, _, order, run, position, cost, request, component = heappop(queue.ready)
+        _, _, _, order, run, position, cost, request, component, ready = heappop(queue.ready)
         if queue.estimates is not None:
             cost = queue.estimates.get(component, cost)
         if cost < COST_MIN_MICROSECONDS:
@@ -181,7 +183,7 @@ class Scheduler(QueueTree[WorkT]):
             member = parent
             parent = member.parent
         self._order = stamp
-        grant = Grant(run, position, queue, request, component, order, now, dominant, charged)
+        grant = Grant(run, position, queue, request, component, order, now, dominant, charged, ready)
         self._grants[order] = grant
         return grant
 
@@ -263,7 +265,7 @@ class Scheduler(QueueTree[WorkT]):
             member = member.parent
         charged = max(cost, COST_MIN_MICROSECONDS) * dominant
         grant = self._grants[order] = Grant(
-            run, position, queue, request, component, order, started_at, dominant, charged
+            run, position, queue, request, component, order, started_at, dominant, charged, started_at
         )
         return grant
 
@@ -320,6 +322,10 @@ class Scheduler(QueueTree[WorkT]):
         """Describe one tenant or sub-tenant; its fair share is that beside nobody."""
         member = self._members[tenant_id]
         return view_of(member, self._queues_below(member), self._root, member.weight, self._clamp(now))
+
+    def is_running(self, grant: Grant[WorkT]) -> bool:
+        """Tell whether a task has not been released yet."""
+        return grant.order in self._grants
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

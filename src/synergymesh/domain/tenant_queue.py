@@ -40,10 +40,11 @@ class Work(Protocol):
 
 WorkT = TypeVar("WorkT", bound=Work)
 
-Item = tuple[int, int, int, int, WorkT, int, int, Request, Hashable]
-"""A task that waits: level, age, -rank, order, run, position, declared cost, request, component. `order` is unique, so
-nothing after it is ever compared. The level is the minute in which the run came minus its priority: a run that has
-waited for a minute longer counts as one level more urgent, and that never changes while both wait."""
+Item = tuple[int, int, int, int, WorkT, int, int, Request, Hashable, Instant]
+"""A task that waits: level, age, -rank, order, run, position, declared cost, request, component, the moment from which
+it was ready. `order` is unique, so nothing after it is ever compared. The level is the minute in which the run came
+minus its priority: a run that has waited for a minute longer counts as one level more urgent, and that never changes
+while both wait."""
 RUN, POSITION, COST, REQUEST, COMPONENT = 4, 5, 6, 7, 8
 
 

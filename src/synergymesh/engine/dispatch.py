@@ -11,6 +11,7 @@ from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import LiveRun
+from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.versions import Version
 from synergymesh.ports.clock import Clock
@@ -34,12 +35,14 @@ class Dispatcher:
         runs: OpenRuns,
         attempts: Attempts,
         committer: Committer,
+        neighbours: Neighbours,
         clock: Clock,
     ) -> None:
         self.scheduler = scheduler
         self.parked: dict[str, list[tuple[LiveRun, Sequence[int], Instant]]] = {}
         self._attempts = attempts
         self._committer = committer
+        self._neighbours = neighbours
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._started = False
@@ -70,6 +73,7 @@ class Dispatcher:
         plan = run.version.plan
         scheduler = self.scheduler
         crashes = run.crashes
+        ready = at or self._clock.now()
         for position in positions:
             priority = run.priority
             if crashes is not None:
@@ -86,6 +90,7 @@ class Dispatcher:
                 component=plan.learning_keys[position],
                 since=run.created_at,
                 at=at,
+                ready=ready,
             )
         self.pump_soon()
 
@@ -110,11 +115,13 @@ class Dispatcher:
         due = scheduler.next_due()
         if due is not None and due <= now:
             scheduler.wake(now)
+        started = self._neighbours.started
         while not self._committer.is_full:
             grant = scheduler.next(self._clock.now())
             if grant is None:
                 break
             self._attempts.begin(grant)
+            started(grant)
         for tenant_id, reservation in scheduler.pending_reservations(now):
             self._reserve(tenant_id, reservation)
         due = scheduler.next_due()

@@ -11,6 +11,7 @@ from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import LiveRun
+from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.statistics import HOUR, Statistics
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
@@ -48,6 +49,7 @@ class Maintenance:
         scheduler: Scheduler[LiveRun],
         attempts: Attempts,
         statistics: Statistics,
+        neighbours: Neighbours,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -55,6 +57,7 @@ class Maintenance:
         self._scheduler = scheduler
         self._attempts = attempts
         self._statistics = statistics
+        self._neighbours = neighbours
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self.purge_is_due = True
@@ -98,6 +101,7 @@ class Maintenance:
             ticks += 1
             self._attempts.record_long_tasks()
             self._scheduler.correct_long(self._clock.now())
+            self._neighbours.count()
             if ticks % COUNT_TICKS == 0:
                 self._statistics.write()
             if ticks % LEARN_TICKS == 0:

@@ -14,9 +14,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.explaining import RunExplanation
+from synergymesh.engine.overview import Overview
 
 AnswerT = TypeVar("AnswerT")
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -43,6 +45,12 @@ class OfTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name a tenant."""
 
     tenant_id: str
+
+
+class Shown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say how much of something is wanted."""
+
+    limit: int
 
 
 class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +117,8 @@ class Verb(Generic[AnswerT_co]):
 
 CANCEL_RUN = Verb("cancel_run", OfRun, bool)
 EXPLAIN = Verb("explain", OfRun, RunExplanation)
+OVERVIEW = Verb("overview", Shown, Overview)
+NEIGHBOURS = Verb("neighbours", Nothing, list[Neighbour])
 LIST_TENANTS = Verb("list_tenants", Nothing, list[Tenant])
 GET_TENANT = Verb("get_tenant", OfTenant, Tenant)
 CREATE_TENANT = Verb("create_tenant", NewTenant, Tenant)
@@ -126,6 +136,8 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
         for verb in (
             CANCEL_RUN,
             EXPLAIN,
+            OVERVIEW,
+            NEIGHBOURS,
             LIST_TENANTS,
             GET_TENANT,
             CREATE_TENANT,
