@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synergymesh.domain.actors import Actor
     from synergymesh.domain.analysis import ExecutionPhase
     from synergymesh.domain.component_types import ComponentType
     from synergymesh.domain.definition import Dependency
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from synergymesh.workflows.workflow import Workflow, workflow
 
 _HOMES = {
+    "synergymesh.domain.actors": ("Actor",),
     "synergymesh.domain.analysis": ("ExecutionPhase",),
     "synergymesh.domain.component_types": ("ComponentType",),
     "synergymesh.domain.definition": ("Dependency",),
@@ -102,6 +104,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Actor",
     "Capacity",
     "CohortShare",
     "ComponentDependency",

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from synergymesh.assembly import Parts, Seams, assemble
+from synergymesh.domain.actors import Actor
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.neighbours import Neighbour
@@ -18,6 +19,7 @@ from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantTier
+from synergymesh.engine.acting import ActingAs, current_actor
 from synergymesh.engine.control import OPEN
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.events import RunEvent
@@ -125,7 +127,7 @@ class Orchestrator:
         store = self._database
         await store.open()
         try:
-            await store.begin_incarnation()
+            await store.begin_incarnation(current_actor())
             parts = assemble(store, self.settings, self._registry, self._default_retry, self._clock, self._seams)
             self._parts = parts
             for executor in parts.executors.values():
@@ -168,9 +170,19 @@ class Orchestrator:
             await executor.close()
         try:
             if parts.committer.trouble is None:
-                await parts.store.end_incarnation()
+                await parts.store.end_incarnation(current_actor())
         finally:
             await parts.store.close()
+
+    def acting_as(self, actor: Actor) -> ActingAs:
+        """Record what is asked for inside this context (`with` or `async with`) on that actor's account.
+
+        Outside, it is recorded on the account of the system user under whom the process runs.
+
+        Raises:
+            InvalidRequest: it is no actor.
+        """
+        return ActingAs(actor)
 
     # --- tenants --------------------------------------------------------------------------------------------------
 

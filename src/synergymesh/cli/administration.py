@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 async def administrating(database: str, *, create: bool = False) -> AsyncIterator[Asking]:
     """Give what answers verbs on a database: the process that executes it, or this one, which opens it for changes.
 
-    This one executes nothing: open runs stay as they are.
+    This one executes nothing: open runs stay as they are. Changes are recorded on the user's account.
 
     Args:
         database: URL or file name.
@@ -29,6 +29,7 @@ async def administrating(database: str, *, create: bool = False) -> AsyncIterato
     """
     from synergymesh.cli import logs
     from synergymesh.cli.reading import need_database
+    from synergymesh.engine.acting import ActingAs, process_actor
     from synergymesh.local.verbs import Here
     from synergymesh.orchestrator import Orchestrator
 
@@ -49,10 +50,11 @@ async def administrating(database: str, *, create: bool = False) -> AsyncIterato
         raise StoreLocked(
             f"{locked} It does not answer other processes: it is starting, ending, or local_socket is off."
         ) from None
-    try:
-        yield Here(mesh)
-    finally:
-        await mesh.close()
+    with ActingAs(process_actor("cli")):
+        try:
+            yield Here(mesh)
+        finally:
+            await mesh.close()
 
 
 async def reach(database: str) -> Remote | None:

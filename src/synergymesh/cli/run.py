@@ -166,6 +166,7 @@ def _execute(
     from synergymesh.cli.followed import Followed
     from synergymesh.cli.interrupts import Interrupts
     from synergymesh.cli.live_view import make_view
+    from synergymesh.engine.acting import ActingAs, process_actor
     from synergymesh.orchestrator import Orchestrator
 
     async def opened() -> int:
@@ -182,7 +183,7 @@ def _execute(
             view.close()
             await mesh.close()
 
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, ActingAs(process_actor("cli")):
         code = asyncio.run(opened())
     if interrupts.exit_code is not None:
         raise Ended(interrupts.exit_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from synergymesh.domain.retry import Cancelled
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.engine.acting import current_actor
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
@@ -78,7 +79,7 @@ class Control:
     async def cancel(self, run: LiveRun) -> None:
         """Cancel an open run."""
         if not run.cancelling:
-            recorded = self._runs.cancel(run)
+            recorded = self._runs.cancel(run, current_actor())
             self._scheduler.refresh(run.tenant_id)
             for attempt in list((run.running or {}).values()):
                 self._attempts.stop(attempt, Cancelled())

@@ -9,6 +9,7 @@ from random import Random
 
 import msgspec
 
+from synergymesh.domain.actors import Actor
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode, encode
 from synergymesh.domain.retry import (
@@ -297,17 +298,17 @@ class OpenRuns:
                 waiter.set_exception(error)
         run.waiters = None
 
-    def cancel(self, run: LiveRun) -> asyncio.Future[None]:
+    def cancel(self, run: LiveRun, by: Actor | None = None) -> asyncio.Future[None]:
         """Cancel what waits of a run, and retry nothing of what runs; give what is done once that is recorded.
 
-        Does not stop what runs: the run is final once that has ended.
+        Does not stop what runs: the run is final once that has ended. `by` is who wants it.
         """
         run.cancelling = True
         now = self._clock.now()
         cancelled = run.state.cancel_waiting()
         self.backlog.add(run.tenant_id, -len(cancelled))
         unit: list[Change] = [
-            CancelRequested(run.run_id, run.tenant_id, now),
+            CancelRequested(run.run_id, run.tenant_id, now, by),
             *self._without_attempt(run, cancelled, now),
         ]
         end = None

@@ -13,6 +13,7 @@ from synergymesh.config import IDENTIFIER_MAX
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.payload import encode
 from synergymesh.domain.tenant_queue import level_of
+from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
@@ -99,6 +100,7 @@ class Submission:
             now,
             level_of(max(now, earliest), priority),
             version.plan.size,
+            current_actor(),
         )
         unit: list[Change] = [row] if version.stored else [version.row(now), row]
         acknowledged: asyncio.Future[str] = asyncio.get_running_loop().create_future()

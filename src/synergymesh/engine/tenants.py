@@ -16,6 +16,7 @@ from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantPolicy, TierPlan, check_tenant_name, check_tier
+from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import LiveRun
@@ -116,6 +117,7 @@ class Tenants:
                 record.created_at,
                 record.parent_id,
                 record.policy,
+                current_actor(),
             )
         )
         tenant = tenant_view(record, self.plans)
@@ -185,7 +187,7 @@ class Tenants:
         tenant = self.get(tenant_id)
         if tenant.status is status:
             return tenant
-        await self._record(TenantStatusChanged(tenant.tenant_id, status, self._clock.now()))
+        await self._record(TenantStatusChanged(tenant.tenant_id, status, self._clock.now(), current_actor()))
         if status is TenantStatus.DELETED:
             self._tenants.pop(tenant.tenant_id, None)
             self._limits.pop(tenant.tenant_id, None)
@@ -236,7 +238,9 @@ class Tenants:
             msgspec.json.encode(new_policy),
         )
         await self._record(
-            TenantPlanChanged(tenant.tenant_id, record.tier, record.quota, record.policy, self._clock.now())
+            TenantPlanChanged(
+                tenant.tenant_id, record.tier, record.quota, record.policy, self._clock.now(), current_actor()
+            )
         )
         current = self.get(tenant_id)
         fresh = tenant_view(record, self.plans)

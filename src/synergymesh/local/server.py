@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from synergymesh.engine.acting import ActingAs, process_actor
 from synergymesh.errors import InvalidRequest, NotReachable, SynergyMeshError
 from synergymesh.local.messages import ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, Answer, Request, failure_of
 from synergymesh.local.places import bind, is_same_user
@@ -164,7 +165,8 @@ class LocalServer:
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{request.verb}: {error}.") from None
         try:
-            async with asyncio.timeout(verb.seconds_max):
+            # only processes of the same user get here
+            async with asyncio.timeout(verb.seconds_max), ActingAs(process_actor("local")):
                 return await call(**{name: getattr(arguments, name) for name in arguments.__struct_fields__})
         except TimeoutError:
             raise NotReachable(

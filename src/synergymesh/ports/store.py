@@ -6,6 +6,9 @@ unknown tenant) and otherwise records.
 
 Every change carries ids made by the caller and may be applied twice with the same effect as once: an error from a
 commit says nothing about whether it happened.
+
+What a change really changed is an entry of the audit log, in the same transaction (`ports.audit`). `by` says on whose
+account; without it, the engine's.
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ from typing import Protocol
 
 import msgspec
 
+from synergymesh.domain.actors import Actor
+from synergymesh.domain.audit_actions import Action, Outcome
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.ports.audit import AuditLog
 
 # --- changes --------------------------------------------------------------------------------------------------------
 
@@ -34,6 +40,7 @@ class TenantCreated(msgspec.Struct, frozen=True, gc=False):
     created_at: Instant
     parent_id: str | None = None
     policy: bytes = b"{}"
+    by: Actor | None = None
 
 
 class TenantStatusChanged(msgspec.Struct, frozen=True, gc=False):
@@ -45,6 +52,7 @@ class TenantStatusChanged(msgspec.Struct, frozen=True, gc=False):
     tenant_id: str
     status: TenantStatus
     changed_at: Instant
+    by: Actor | None = None
 
 
 class TenantPlanChanged(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +63,7 @@ class TenantPlanChanged(msgspec.Struct, frozen=True, gc=False):
     quota: bytes
     policy: bytes
     changed_at: Instant
+    by: Actor | None = None
 
 
 class HourReserved(msgspec.Struct, frozen=True, gc=False):
@@ -124,6 +133,7 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     created_at: Instant
     level: int = 0
     tasks: int = 1
+    by: Actor | None = None
 
 
 class RunStarted(msgspec.Struct, frozen=True, gc=False):
@@ -140,6 +150,7 @@ class CancelRequested(msgspec.Struct, frozen=True, gc=False):
     run_id: str
     tenant_id: str
     requested_at: Instant
+    by: Actor | None = None
 
 
 class TaskStarted(msgspec.Struct, frozen=True, gc=False):
@@ -201,6 +212,23 @@ class RunFinished(msgspec.Struct, frozen=True, gc=False):
     error: bytes | None
 
 
+class Noted(msgspec.Struct, frozen=True, gc=False):
+    """Something happened that changes nothing else, and has to be in the audit log.
+
+    `number` is chosen by the caller, and with action and entity recorded once. `details` is a JSON object; `tenant_id`
+    is '' for the mesh itself.
+    """
+
+    tenant_id: str
+    action: Action
+    entity: str
+    number: int
+    outcome: Outcome
+    noted_at: Instant
+    details: bytes = b"{}"
+    by: Actor | None = None
+
+
 Change = (
     TenantCreated
     | TenantStatusChanged
@@ -216,6 +244,7 @@ Change = (
     | AttemptFailed
     | TaskFinished
     | RunFinished
+    | Noted
 )
 
 Unit = Sequence[Change]
@@ -362,7 +391,7 @@ class Incarnation(msgspec.Struct, frozen=True):
     previous_ended_cleanly: bool
 
 
-class Store(Protocol):
+class Store(AuditLog, Protocol):
     """Keep tenants, workflows, runs, tasks and attempts durably.
 
     Reads that take a `tenant_id` find only what is that tenant's; None means the operator, who finds everything
@@ -385,15 +414,15 @@ class Store(Protocol):
         """Release the database. Closing twice does nothing."""
         ...
 
-    async def begin_incarnation(self) -> Incarnation:
-        """Start a life on this store, in one transaction.
+    async def begin_incarnation(self, by: Actor | None = None) -> Incarnation:
+        """Start a life on this store, in one transaction, on an actor's account.
 
         If the one before did not end cleanly: every open run counts one more recovery, and every task that says
         `running` counts one more crash and is pending again. Takes no longer when more runs are open.
         """
         ...
 
-    async def end_incarnation(self) -> None:
+    async def end_incarnation(self, by: Actor | None = None) -> None:
         """Record that this life ends cleanly: no attempt is running any more."""
         ...
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -22,6 +23,8 @@ from sqlalchemy import (
     text,
 )
 
+from synergymesh.domain.actors import ENGINE
+from synergymesh.domain.audit_actions import ROUTINE
 from synergymesh.domain.states import (
     ATTEMPT_STATUSES,
     FINAL,
@@ -229,4 +232,60 @@ attempts = Table(
     Column("error", LargeBinary),
     ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
     CheckConstraint(one_of("status", ATTEMPT_STATUSES), name="status"),
+)
+
+# The columns beside the payload repeat what it says, so that it can be searched; hashes are over the payload alone.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("entry_id", Integer, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("entity", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("seq > 0", name="seq"),
+)
+Index("uq_audit_entries_seq", audit_entries.c.tenant_id, audit_entries.c.seq, unique=True)
+
+# Nearly all entries are tasks that went well. Indexes that leave these out cost nothing while tasks end.
+NOT_A_TASK_DONE = "(action <> 'task.finished' OR outcome <> 'success')"
+"""The condition of entries that are found by their entity; tasks that went well lie between those of their run."""
+
+NOT_ROUTINE = " AND ".join(f"action <> '{action.value}'" for action in sorted(ROUTINE))
+"""The condition of entries that are found by their action."""
+
+NOT_THE_ENGINE = f"actor <> '{ENGINE}'"
+"""The condition of entries that are found by their actor."""
+
+NOT_WELL = "outcome <> 'success'"
+"""The condition of entries that are found by their outcome."""
+
+for _column, _condition in (
+    ("entity", NOT_A_TASK_DONE),
+    ("action", NOT_ROUTINE),
+    ("actor", NOT_THE_ENGINE),
+    ("outcome", NOT_WELL),
+):
+    Index(
+        f"ix_audit_entries_{_column}",
+        audit_entries.c.tenant_id,
+        audit_entries.c[_column],
+        audit_entries.c.seq,
+        sqlite_where=text(_condition),
+    )
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("seq > 0", name="seq"),
+    sqlite_with_rowid=False,
 )

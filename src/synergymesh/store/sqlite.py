@@ -7,9 +7,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args
 
+from synergymesh.domain.actors import Actor
+from synergymesh.domain.audit_actions import Action, Outcome
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
+from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord, AuditPage
 from synergymesh.ports.store import (
     AttemptRecord,
     CommitResult,
@@ -24,7 +27,7 @@ from synergymesh.ports.store import (
     WaitingRecord,
     WorkflowRecord,
 )
-from synergymesh.store import backlog_reads, reads, statistics, upkeep, writes
+from synergymesh.store import audit_reads, backlog_reads, reads, statistics, upkeep, writes
 from synergymesh.store.database_thread import DatabaseThread
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import (
@@ -178,6 +181,35 @@ class _ReadVerbs:
         """Give the failed attempts of these runs, ordered by (run, component, number)."""
         return await self._read(reads.list_attempts, run_ids, tenant_id)
 
+    async def get_audit_log_id(self) -> str:
+        """Give the id of this log; empty before its first entry."""
+        return await self._read(audit_reads.get_log_id)
+
+    async def list_audit_heads(self) -> list[AuditHeadRecord]:
+        """Give the end of every chain, ordered by tenant."""
+        return await self._read(audit_reads.list_heads)
+
+    async def list_audit_entries(self, tenant_id: str, *, after_seq: int, limit: int) -> list[AuditEntryRecord]:
+        """Give the entries of one chain in its order, those behind `after_seq`."""
+        return await self._read(audit_reads.list_entries, tenant_id, after_seq, limit)
+
+    async def find_audit_entries(
+        self,
+        tenant_id: str | None,
+        *,
+        since: Instant | None = None,
+        until: Instant | None = None,
+        action: Action | None = None,
+        actor: str | None = None,
+        entity: str | None = None,
+        outcome: Outcome | None = None,
+        cursor: int | None = None,
+        limit: int = 100,
+    ) -> AuditPage:
+        """Give entries, newest first: of one chain in its order, or of all (None) in the order of their recording."""
+        wanted = audit_reads.Wanted(since, until, action, actor, entity, outcome)
+        return await self._read(audit_reads.find_entries, tenant_id, wanted, cursor, limit)
+
 
 class SqliteStore(_ReadVerbs):
     """Keep everything in one SQLite file, or in memory.
@@ -237,13 +269,13 @@ class SqliteStore(_ReadVerbs):
             self._ownership.release()
             self._ownership = None
 
-    async def begin_incarnation(self) -> Incarnation:
-        """Start a life on this store, in one transaction."""
-        return await self._write(upkeep.begin_incarnation)
+    async def begin_incarnation(self, by: Actor | None = None) -> Incarnation:
+        """Start a life on this store, in one transaction, on an actor's account."""
+        return await self._write(upkeep.begin_incarnation, by)
 
-    async def end_incarnation(self) -> None:
+    async def end_incarnation(self, by: Actor | None = None) -> None:
         """Record that this life ends cleanly: no attempt is running any more."""
-        await self._write(upkeep.end_incarnation)
+        await self._write(upkeep.end_incarnation, by)
 
     async def commit(self, units: Sequence[Unit]) -> list[CommitResult]:
         """Record units in one transaction and answer for each of them, in their order."""

@@ -68,7 +68,10 @@ class ManyRows:
 
         A statement must do nothing for a change that it was just given: the last one is repeated to fill a size up.
         """
-        rows = list(map(self.row_of, changes))
+        return self.execute_rows(connection, list(map(self.row_of, changes)))
+
+    def execute_rows(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> int:
+        """Run the statement for rows of values; see `execute`."""
         changed = 0
         for start, count, size in _plan(len(rows)):
             chosen = rows[start : start + count]
@@ -120,7 +123,7 @@ def compile_query(statement: sa.Executable) -> str:
     return text
 
 
-def _insert(statement: sqlite.Insert, columns: Iterable[str]) -> ManyRows:
+def insert(statement: sqlite.Insert, columns: Iterable[str]) -> ManyRows:
     """Make an insert of many rows with these columns, which are attributes of the change."""
     compiled = _compile(statement, columns)
     head, values, rest = compiled.string.partition(" VALUES ")
@@ -161,7 +164,7 @@ def status(member: ExecutionStatus | TenantStatus) -> sa.ColumnClause[str]:
 
 # --- tenants and workflows ------------------------------------------------------------------------------------------
 
-CREATE_TENANTS = _insert(
+CREATE_TENANTS = insert(
     sqlite.insert(tenants)
     .values(status=status(TenantStatus.ACTIVE))
     .on_conflict_do_nothing(index_elements=["tenant_id"]),
@@ -171,19 +174,31 @@ CREATE_TENANTS = _insert(
 CHANGE_TENANT_STATUS = _update(
     sa.update(tenants)
     .values(status=_value(2), changed_at=_value(3))
-    .where(tenants.c.tenant_id == _value(1), has_no_status(tenants, [TenantStatus.DELETED])),
+    .where(
+        tenants.c.tenant_id == _value(1),
+        tenants.c.status != _value(2),
+        has_no_status(tenants, [TenantStatus.DELETED]),
+    ),
     ["tenant_id", "status", "changed_at"],
 )
 
 CHANGE_TENANT_PLAN = _update(
     sa.update(tenants)
     .values(tier=_value(2), quota=_value(3), policy=_value(4), changed_at=_value(5))
-    .where(tenants.c.tenant_id == _value(1), has_no_status(tenants, [TenantStatus.DELETED])),
+    .where(
+        tenants.c.tenant_id == _value(1),
+        sa.or_(
+            tenants.c.tier != _value(2),
+            tenants.c.quota != _value(3),
+            tenants.c.policy != _value(4),
+        ),
+        has_no_status(tenants, [TenantStatus.DELETED]),
+    ),
     ["tenant_id", "tier", "quota", "policy", "changed_at"],
 )
 
 _reservation = sqlite.insert(hour_reservations)
-RESERVE_HOURS = _insert(
+RESERVE_HOURS = insert(
     _reservation.on_conflict_do_update(
         index_elements=["tenant_id", "minute"], set_={"starts": _reservation.excluded.starts}
     ),
@@ -191,7 +206,7 @@ RESERVE_HOURS = _insert(
 )
 
 _estimate = sqlite.insert(estimates)
-LEARN_ESTIMATES = _insert(
+LEARN_ESTIMATES = insert(
     _estimate.on_conflict_do_update(
         index_elements=["tenant_id", "workflow", "component_id"],
         set_={"microseconds": _estimate.excluded.microseconds},
@@ -200,7 +215,7 @@ LEARN_ESTIMATES = _insert(
 )
 
 _statistic = sqlite.insert(statistics)
-COUNT_STATISTICS = _insert(
+COUNT_STATISTICS = insert(
     _statistic.on_conflict_do_update(
         index_elements=["tenant_id", "hour", "measure", "bucket"],
         set_={"count": _statistic.excluded["count"], "total": _statistic.excluded.total},
@@ -209,7 +224,7 @@ COUNT_STATISTICS = _insert(
 )
 
 _workflow = sqlite.insert(workflows)
-STORE_WORKFLOWS = _insert(
+STORE_WORKFLOWS = insert(
     _workflow.on_conflict_do_update(index_elements=["content_hash"], set_={"source": _workflow.excluded.source}),
     ["content_hash", "workflow", "definition", "source", "created_at"],
 )
@@ -225,7 +240,7 @@ UNCLEAN_ENDS: sa.ColumnClause[int] = sa.literal_column(
 @lru_cache(maxsize=4)
 def create_runs(unclean_ends: int) -> ManyRows:
     """Give the statement that creates runs which count recoveries from now on, after so many unclean ends."""
-    return _insert(
+    return insert(
         sqlite.insert(runs)
         .values(status=status(ExecutionStatus.PENDING), recoveries=sa.literal_column(str(-unclean_ends)))
         .on_conflict_do_nothing(index_elements=["run_id"]),
@@ -281,7 +296,7 @@ _task = sqlite.insert(tasks)
 # A tenant that is not the run's never gets past the foreign key of a new row; an old row has to be compared.
 _SAME_TASK_NOT_FINAL = (tasks.c.tenant_id == _task.excluded.tenant_id, has_no_status(tasks, FINAL_TASK_STATUSES))
 
-START_TASKS = _insert(
+START_TASKS = insert(
     _task.values(status=status(ExecutionStatus.RUNNING)).on_conflict_do_update(
         index_elements=["run_id", "component_id"],
         set_={
@@ -296,7 +311,7 @@ START_TASKS = _insert(
 )
 
 _FINISHED = ("status", "attempt", "started_at", "ended_at", "result", "error")
-FINISH_TASKS = _insert(
+FINISH_TASKS = insert(
     _task.on_conflict_do_update(
         index_elements=["run_id", "component_id"],
         set_={name: _task.excluded[name] for name in _FINISHED},
@@ -305,7 +320,7 @@ FINISH_TASKS = _insert(
     ["run_id", "component_id", "tenant_id", *_FINISHED],
 )
 
-RECORD_ATTEMPTS = _insert(
+RECORD_ATTEMPTS = insert(
     sqlite.insert(attempts).on_conflict_do_nothing(index_elements=["run_id", "component_id", "number"]),
     [column.name for column in attempts.columns],
 )

@@ -36,15 +36,15 @@ def has_tenant(connection: sqlite3.Connection, tenant_id: str) -> bool:
     return connection.execute(_HAS, {"id": tenant_id}).fetchone() is not None
 
 
-def create_tenants(connection: sqlite3.Connection, created: Sequence[TenantCreated]) -> None:
-    """Record new tenants; those that are there already stay as they are.
+def create_tenants(connection: sqlite3.Connection, created: Sequence[TenantCreated]) -> int:
+    """Record new tenants, and give how many these are; those that are there already stay as they are.
 
     Raises:
         Unrecordable: a new one has a parent that is not there or deleted.
     """
     if any(change.parent_id is not None for change in created):
         _check_parents(connection, created)
-    sql.CREATE_TENANTS.execute(connection, created)
+    return sql.CREATE_TENANTS.execute(connection, created)
 
 
 def _check_parents(connection: sqlite3.Connection, created: Sequence[TenantCreated]) -> None:
@@ -62,8 +62,8 @@ def _check_parents(connection: sqlite3.Connection, created: Sequence[TenantCreat
         statuses[change.tenant_id] = TenantStatus.ACTIVE
 
 
-def change_tenant_status(connection: sqlite3.Connection, change: TenantStatusChanged) -> None:
-    """Record a tenant's new status; one that is deleted stays so.
+def change_tenant_status(connection: sqlite3.Connection, change: TenantStatusChanged) -> bool:
+    """Record a tenant's new status, and tell whether it is another one; one that is deleted stays so.
 
     Raises:
         Unrecordable: it is not there, or would be deleted before its sub-tenants.
@@ -72,21 +72,28 @@ def change_tenant_status(connection: sqlite3.Connection, change: TenantStatusCha
         child = connection.execute(_CHILD, {"id": change.tenant_id}).fetchone()
         if child is not None:
             raise Unrecordable(f"the tenant {change.tenant_id!r} has the sub-tenant {child[0]!r}, which is not deleted")
-    if sql.CHANGE_TENANT_STATUS.execute(connection, [change]) == 0 and not has_tenant(connection, change.tenant_id):
+    if sql.CHANGE_TENANT_STATUS.execute(connection, [change]) == 1:
+        return True
+    if not has_tenant(connection, change.tenant_id):
         raise Unrecordable(f"there is no tenant {change.tenant_id!r}")
+    return False
 
 
-def change_tenant_plan(connection: sqlite3.Connection, change: TenantPlanChanged) -> None:
-    """Record a tenant's new plan.
+def change_tenant_plan(connection: sqlite3.Connection, change: TenantPlanChanged) -> bool:
+    """Record a tenant's new plan, and tell whether it is another one.
 
     Raises:
         Unrecordable: it is not there, or deleted.
     """
     if sql.CHANGE_TENANT_PLAN.execute(connection, [change]) == 1:
-        return
-    if has_tenant(connection, change.tenant_id):
+        return True
+    statuses = dict(connection.execute(_STATUSES, {"list": json.dumps([change.tenant_id])}).fetchall())
+    status = statuses.get(change.tenant_id)
+    if status is None:
+        raise Unrecordable(f"there is no tenant {change.tenant_id!r}")
+    if status == TenantStatus.DELETED:
         raise Unrecordable(f"the tenant {change.tenant_id!r} is deleted")
-    raise Unrecordable(f"there is no tenant {change.tenant_id!r}")
+    return False
 
 
 def refuse_runs_of_deleted_tenants(connection: sqlite3.Connection, created: Sequence[RunCreated]) -> None:

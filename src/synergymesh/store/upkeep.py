@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from synergymesh.domain.actors import Actor
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import Incarnation
+from synergymesh.store.audit_writes import Trail
+from synergymesh.store.audited import mesh_started, mesh_stopped, task_crashed, tenant_purged
 from synergymesh.store.schema import (
     attempts,
     estimates,
@@ -42,6 +46,16 @@ _COUNT_CRASHES = compile_query(
     .where(has_status(tasks, [ExecutionStatus.RUNNING]))
 )
 
+_CRASHED = compile_query(
+    sa.select(
+        tasks.c.tenant_id,
+        tasks.c.run_id,
+        tasks.c.component_id,
+        tasks.c.attempt,
+        tasks.c.crashes + sa.literal_column("1"),
+    ).where(has_status(tasks, [ExecutionStatus.RUNNING]))
+)
+
 _LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
 _LISTED = sa.select(_LIST.c.value)
 _DELETED = sa.select(tenants.c.tenant_id).where(has_status(tenants, [TenantStatus.DELETED]))
@@ -66,34 +80,42 @@ _DELETE_OF_TENANTS = [
 
 # Only used when no deleted tenant has anything else any more; the foreign keys would tell. Children first.
 _child = tenants.alias("child")
-_DELETE_TENANTS = compile_query(
-    sa.delete(tenants).where(
-        tenants.c.tenant_id.in_(
-            _DELETED.where(~sa.exists().where(_child.c.parent_id == tenants.c.tenant_id)).limit(sa.bindparam("limit"))
-        )
-    )
+_PURGEABLE_TENANTS = compile_query(
+    _DELETED.where(~sa.exists().where(_child.c.parent_id == tenants.c.tenant_id)).limit(sa.bindparam("limit"))
 )
+_DELETE_TENANTS = compile_query(sa.delete(tenants).where(tenants.c.tenant_id.in_(_LISTED)))
 
 _PRUNE_RESERVATIONS = _delete(hour_reservations, hour_reservations.c.minute < sa.bindparam("before"))
 
 
-def begin_incarnation(connection: sqlite3.Connection) -> Incarnation:
+def begin_incarnation(connection: sqlite3.Connection, by: Actor | None = None) -> Incarnation:
     """Start a life; after an unclean end, count it for the open runs and for the tasks that were running."""
     with transaction(connection):
         entries: dict[str, int] = dict(connection.execute(_ALL).fetchall())
         number = entries.get(_NUMBER, 0) + 1
         ended_cleanly = bool(entries.get(_ENDED_CLEANLY, 1))
+        trail = Trail(connection)
+        now = time.time_ns()
         if not ended_cleanly:
             connection.execute(_SET, {"entry": UNCLEAN, "number": entries.get(UNCLEAN, 0) + 1}).close()
+            crashed = connection.execute(_CRASHED).fetchall()
             connection.execute(_COUNT_CRASHES).close()
+            trail.add([task_crashed(now, *task) for task in crashed])
+        trail.add([mesh_started(number, ended_cleanly, now, by)])
+        trail.seal()
         connection.execute(_SET, {"entry": _NUMBER, "number": number}).close()
         connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 0}).close()
     return Incarnation(number=number, previous_ended_cleanly=ended_cleanly)
 
 
-def end_incarnation(connection: sqlite3.Connection) -> None:
+def end_incarnation(connection: sqlite3.Connection, by: Actor | None = None) -> None:
     """Record that this life ends cleanly."""
     with transaction(connection):
+        entries: dict[str, int] = dict(connection.execute(_ALL).fetchall())
+        if not entries.get(_ENDED_CLEANLY, 0):
+            trail = Trail(connection)
+            trail.add([mesh_stopped(entries.get(_NUMBER, 0), time.time_ns(), by)])
+            trail.seal()
         connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 1}).close()
 
 
@@ -122,10 +144,19 @@ def purge_deleted(connection: sqlite3.Connection, limit: int) -> int:
 def _purge_tenants(connection: sqlite3.Connection, limit: int) -> int:
     """Delete at most `limit` rows of deleted tenants that have no run any more."""
     deleted = 0
-    for statement in (*_DELETE_OF_TENANTS, _DELETE_TENANTS):
+    for statement in _DELETE_OF_TENANTS:
         # Whatever is left over keeps its tenant for another time.
         if deleted < limit:
             deleted += connection.execute(statement, {"limit": limit - deleted}).rowcount
+    if deleted < limit:
+        gone = connection.execute(_PURGEABLE_TENANTS, {"limit": limit - deleted}).fetchall()
+        if gone:
+            trail = Trail(connection)
+            now = time.time_ns()
+            trail.add([tenant_purged(tenant_id, now) for (tenant_id,) in gone])
+            trail.seal()
+            names = json.dumps([tenant_id for (tenant_id,) in gone])
+            deleted += connection.execute(_DELETE_TENANTS, {"list": names}).rowcount
     return deleted
 
 

@@ -7,14 +7,19 @@ Grouping keeps the meaning of the order that changes came in:
   cancellation of a run that ends, the start of an attempt that fails in the same batch) makes the groups be written
   first;
 - statements compare attempt numbers and leave final rows alone, so the other pairs of kinds commute.
+
+Each row that really changed leaves an entry in the audit log. When a statement changed as many rows as there were
+changes, all of them took effect. When it changed fewer (some are recorded already), the batch is rolled back and done
+again with care: by halves, until it is known which ones took effect.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar, assert_never
 
 import sqlalchemy as sa
 
@@ -28,6 +33,7 @@ from synergymesh.ports.store import (
     Committed,
     EstimateLearnt,
     HourReserved,
+    Noted,
     Refused,
     RunCreated,
     RunFinished,
@@ -42,6 +48,7 @@ from synergymesh.ports.store import (
     WorkflowStored,
 )
 from synergymesh.store import statements as sql
+from synergymesh.store.audit_writes import Trail
 from synergymesh.store.reads import find_runs
 from synergymesh.store.schema import runs, tenants, workflows
 from synergymesh.store.sqlite_errors import UNRECORDABLE
@@ -57,8 +64,18 @@ from synergymesh.store.transactions import transaction
 
 _BAD_UNIT: tuple[type[Exception], ...] = (Unrecordable, *UNRECORDABLE)
 
+C = TypeVar("C", bound=Change)
+R = TypeVar("R", bound="_OfRun")
+
 _OfTenant = RunCreated | HourReserved | EstimateLearnt | StatisticCounted
 _OfRun = RunCreated | RunStarted | CancelRequested | TaskStarted | AttemptFailed | TaskFinished | RunFinished
+
+
+class _NotAllTookEffect(Exception):
+    """Some changes of a group are recorded already; it is not known which."""
+
+
+_TO_BE_SPLIT: tuple[type[Exception], ...] = (_NotAllTookEffect, *_BAD_UNIT)
 
 
 def commit(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
@@ -70,8 +87,8 @@ def commit(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Commit
         return []
     try:
         with transaction(connection):
-            return _record(connection, units)
-    except _BAD_UNIT:
+            return _record(connection, units, careful=False)
+    except _TO_BE_SPLIT:
         with transaction(connection):
             return _record_without_bad_units(connection, units)
 
@@ -80,7 +97,7 @@ def _record_without_bad_units(connection: sqlite3.Connection, units: Sequence[Un
     """Record units by halves, and those of a half that fails by its halves: the bad ones are left over and refused."""
     connection.execute("SAVEPOINT units").close()
     try:
-        results = _record(connection, units)
+        results = _record(connection, units, careful=True)
     except _BAD_UNIT as error:
         connection.execute("ROLLBACK TO units").close()
         connection.execute("RELEASE units").close()
@@ -93,19 +110,22 @@ def _record_without_bad_units(connection: sqlite3.Connection, units: Sequence[Un
     return results
 
 
-def _record(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
+def _record(connection: sqlite3.Connection, units: Sequence[Unit], *, careful: bool) -> list[CommitResult]:
     """Write all units, except those whose idempotency key was used before.
 
     Raises:
         Unrecordable, UNRECORDABLE: at least one of the units is bad; what was written has to be rolled back.
+        _NotAllTookEffect: so has it, and to be done again with care.
     """
     earlier = _find_earlier_runs(connection, units)
-    pending = _Pending(connection)
+    trail = Trail(connection)
+    pending = _Pending(connection, trail, careful=careful)
     for position, unit in enumerate(units):
         if position not in earlier:
             for change in unit:
                 pending.add(change)
     pending.write()
+    trail.seal()
     results: list[CommitResult] = [COMMITTED] * len(units)
     if earlier:
         records = {record.run_id: record for record in find_runs(connection, set(earlier.values()))}
@@ -123,21 +143,26 @@ class _Pending:
     __slots__ = (
         "_attempts",
         "_cancels",
+        "_careful",
         "_connection",
         "_created",
         "_ended",
         "_estimates",
         "_finished",
+        "_notes",
         "_reservations",
         "_started",
         "_statistics",
         "_tasks_started",
         "_tenants",
+        "_trail",
         "_workflows",
     )
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, trail: Trail, *, careful: bool) -> None:
         self._connection = connection
+        self._trail = trail
+        self._careful = careful
         self._clear()
 
     def _clear(self) -> None:
@@ -154,6 +179,7 @@ class _Pending:
         self._attempts: dict[tuple[str, str, int, str], AttemptFailed] = {}
         self._finished: list[TaskFinished] = []
         self._ended: dict[tuple[str, str], RunFinished] = {}
+        self._notes: list[Noted] = []
 
     def add(self, change: Change) -> None:
         """Take a change; write the earlier ones first where the order matters."""
@@ -190,10 +216,14 @@ class _Pending:
                 self._workflows.append(change)
             case TenantStatusChanged():
                 self.write()
-                change_tenant_status(self._connection, change)
+                if change_tenant_status(self._connection, change):
+                    self._trail.add_tenant_status(change)
             case TenantPlanChanged():
                 self.write()
-                change_tenant_plan(self._connection, change)
+                if change_tenant_plan(self._connection, change):
+                    self._trail.add_changes([change])
+            case Noted():
+                self._notes.append(change)
             case _:
                 assert_never(change)
 
@@ -201,7 +231,7 @@ class _Pending:
         """Write all groups, kind after kind, and forget them."""
         connection = self._connection
         if self._tenants:
-            create_tenants(connection, self._tenants)
+            self._apply(partial(create_tenants, connection), self._tenants)
         if self._reservations:
             sql.RESERVE_HOURS.execute(connection, self._reservations)
         if self._estimates:
@@ -213,36 +243,67 @@ class _Pending:
         if self._created:
             refuse_runs_of_deleted_tenants(connection, self._created)
             unclean_ends = connection.execute(_UNCLEAN_ENDS).fetchone()[0]
-            self._write_of_runs(sql.create_runs(unclean_ends), self._created)
+            self._apply_to_runs(sql.create_runs(unclean_ends), self._created)
         if self._started:
-            self._write_of_runs(sql.START_RUNS, [*self._started.values()])
+            self._apply_to_runs(sql.START_RUNS, [*self._started.values()])
         if self._cancels:
-            self._write_of_runs(sql.REQUEST_CANCELS, [*self._cancels.values()])
+            self._apply_to_runs(sql.REQUEST_CANCELS, [*self._cancels.values()])
         if self._tasks_started:
-            self._write_of_runs(sql.START_TASKS, self._tasks_started)
+            self._apply_to_runs(sql.START_TASKS, self._tasks_started)
         if self._attempts:
-            failed = [*self._attempts.values()]
-            self._write_of_runs(sql.RECORD_ATTEMPTS, failed)
+            failed = self._apply_to_runs(sql.RECORD_ATTEMPTS, [*self._attempts.values()])
             sql.LET_TASKS_WAIT.execute(connection, failed)
         if self._finished:
-            self._write_of_runs(sql.FINISH_TASKS, self._finished)
+            self._apply_to_runs(sql.FINISH_TASKS, self._finished)
         if self._ended:
-            self._write_of_runs(sql.FINISH_RUNS, [*self._ended.values()])
+            self._apply_to_runs(sql.FINISH_RUNS, [*self._ended.values()])
+        for noted in self._notes:
+            self._trail.note(noted)
         self._clear()
 
-    def _write_of_runs(self, statement: sql.ManyRows, changes: Sequence[_OfRun]) -> None:
-        """Run a statement for changes of runs.
+    def _apply_to_runs(self, statement: sql.ManyRows, changes: Sequence[R]) -> Sequence[R]:
+        return self._apply(partial(_write_of_runs, self._connection, statement), changes)
 
-        Fewer rows than changes mean that some were recorded before, or that some name a run that is not there, or that
-        is another tenant's.
+    def _apply(self, write: Callable[[Sequence[C]], int], changes: Sequence[C]) -> Sequence[C]:
+        """Write changes of one kind; give those that took effect, of which the audit log has entries then.
+
+        `write` gives how many did.
         """
-        if statement.execute(self._connection, changes) == len(changes):
-            return
-        known = self._connection.execute(_RUNS_OF_IDS, {"list": json.dumps([c.run_id for c in changes])}).fetchall()
-        unknown = {(change.run_id, change.tenant_id) for change in changes}.difference(known)
-        if unknown:
-            run_id, tenant_id = next(iter(unknown))
-            raise Unrecordable(f"there is no run {run_id!r} of {tenant_id!r}")
+        if self._careful:
+            changes = self._took_effect(write, changes)
+        elif write(changes) != len(changes):
+            raise _NotAllTookEffect
+        self._trail.add_changes(changes)
+        return changes
+
+    def _took_effect(self, write: Callable[[Sequence[C]], int], changes: Sequence[C]) -> Sequence[C]:
+        """Write changes and give those that took effect, by halves until a half did wholly or not at all."""
+        self._connection.execute("SAVEPOINT half").close()
+        changed = write(changes)
+        if changed in (0, len(changes)):
+            self._connection.execute("RELEASE half").close()
+            return changes if changed else []
+        self._connection.execute("ROLLBACK TO half").close()
+        self._connection.execute("RELEASE half").close()
+        middle = len(changes) // 2
+        return [*self._took_effect(write, changes[:middle]), *self._took_effect(write, changes[middle:])]
+
+
+def _write_of_runs(connection: sqlite3.Connection, statement: sql.ManyRows, changes: Sequence[_OfRun]) -> int:
+    """Run a statement for changes of runs; give how many rows it changed.
+
+    Fewer rows than changes mean that some were recorded before, or that some name a run that is not there, or that
+    is another tenant's.
+    """
+    changed = statement.execute(connection, changes)
+    if changed == len(changes):
+        return changed
+    known = connection.execute(_RUNS_OF_IDS, {"list": json.dumps([c.run_id for c in changes])}).fetchall()
+    unknown = {(change.run_id, change.tenant_id) for change in changes}.difference(known)
+    if unknown:
+        run_id, tenant_id = next(iter(unknown))
+        raise Unrecordable(f"there is no run {run_id!r} of {tenant_id!r}")
+    return changed
 
 
 # --- look-ups within the transaction --------------------------------------------------------------------------------

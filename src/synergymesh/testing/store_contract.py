@@ -28,6 +28,7 @@ from synergymesh.ports.store import (
     TenantStatusChanged,
     WorkflowRecord,
 )
+from synergymesh.testing.store_audit_contract import AuditContract
 from synergymesh.testing.store_backlog_contract import BacklogContract
 from synergymesh.testing.store_changes import (
     ACME,
@@ -52,7 +53,7 @@ from synergymesh.testing.store_statistics_contract import StatisticsContract
 from synergymesh.testing.store_tenancy_contract import TenancyContract
 
 
-class StoreContract(CommitContract, TenancyContract, StatisticsContract, BacklogContract):
+class StoreContract(CommitContract, TenancyContract, StatisticsContract, BacklogContract, AuditContract):
     """Test a store; the fixture `database` of the subclass makes stores on one database."""
 
     durable = True

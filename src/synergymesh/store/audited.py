@@ -1,0 +1,402 @@
+"""What the audit log says of each kind of change: a pure mapping from a change that took effect to its entry.
+
+An entry's payload is canonical JSON. msgspec writes the fields of a struct in their order, and here they are declared
+in that of their names, so nothing is sorted while tasks end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, assert_never
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from synergymesh.domain.actors import ENGINE, Actor
+from synergymesh.domain.audit import MESH
+from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.instants import Instant
+from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.ports.store import (
+    AttemptFailed,
+    CancelRequested,
+    Change,
+    EstimateLearnt,
+    HourReserved,
+    Noted,
+    RunCreated,
+    RunFinished,
+    RunStarted,
+    StatisticCounted,
+    TaskFinished,
+    TaskStarted,
+    TenantCreated,
+    TenantPlanChanged,
+    TenantStatusChanged,
+    WorkflowStored,
+)
+
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+_ENGINE = str(ENGINE)
+_SUCCESS = Outcome.SUCCESS.value
+_FAILURE = Outcome.FAILURE.value
+_FAILED = ExecutionStatus.FAILED
+_TIMEOUT = ExecutionStatus.TIMEOUT
+
+
+class Entry(NamedTuple):
+    """An entry before it has its place in a chain."""
+
+    tenant_id: str
+    at: Instant
+    action: str
+    entity: str
+    version: int
+    actor: str
+    outcome: str
+    payload: bytes
+
+
+class _Payload(msgspec.Struct, gc=False):
+    action: str
+    actor: str
+    at: Instant
+    details: Any
+    entity: str
+    outcome: str
+    tenant_id: str
+    version: int
+
+
+class _Origin(msgspec.Struct, gc=False, omit_defaults=True):
+    on_behalf_of: str | None = None
+    request_id: str | None = None
+    source: str | None = None
+
+
+class _PayloadWithOrigin(msgspec.Struct, gc=False):
+    action: str
+    actor: str
+    at: Instant
+    details: Any
+    entity: str
+    origin: _Origin
+    outcome: str
+    tenant_id: str
+    version: int
+
+
+def make_entry(
+    tenant_id: str,
+    at: Instant,
+    action: str,
+    entity: str,
+    version: int,
+    by: Actor | None,
+    outcome: str,
+    details: Any,
+) -> Entry:
+    """Make an entry; `details` is a struct with its fields in the order of their names, or canonical JSON."""
+    if by is None:
+        payload = _encode(_Payload(action, _ENGINE, at, details, entity, outcome, tenant_id, version))
+        return Entry(tenant_id, at, action, entity, version, _ENGINE, outcome, payload)
+    actor = str(by)
+    if by.on_behalf_of is by.source is by.request_id is None:
+        payload = _encode(_Payload(action, actor, at, details, entity, outcome, tenant_id, version))
+    else:
+        origin = _Origin(by.on_behalf_of, by.request_id, by.source)
+        payload = _encode(_PayloadWithOrigin(action, actor, at, details, entity, origin, outcome, tenant_id, version))
+    return Entry(tenant_id, at, action, entity, version, actor, outcome, payload)
+
+
+def raw_details(details: Any) -> msgspec.Raw:
+    """Give what can be written as JSON as the details of an entry, its keys sorted."""
+    return msgspec.Raw(_encode_sorted(details))
+
+
+def _outcome(status: ExecutionStatus) -> str:
+    return _FAILURE if status is _FAILED or status is _TIMEOUT else _SUCCESS
+
+
+class _HasType(msgspec.Struct, gc=False):
+    type: str | UnsetType = UNSET
+
+
+_decode_type = msgspec.json.Decoder(_HasType).decode
+
+
+def _error_type(error: bytes | None) -> str | UnsetType:
+    """Give the type of an error; its message may quote what the task was given, which the log does not keep."""
+    if error is None:
+        return UNSET
+    try:
+        return _decode_type(error).type
+    except msgspec.MsgspecError:
+        return UNSET
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+class _Submitted(msgspec.Struct, gc=False):
+    content_hash: str
+    input_bytes: int
+    not_before: Instant
+    priority: int
+    workflow: str
+
+
+def _run_submitted(change: RunCreated) -> Entry:
+    details = _Submitted(change.content_hash, len(change.input), change.not_before, change.priority, change.workflow)
+    at = change.created_at
+    return make_entry(
+        change.tenant_id, at, Action.RUN_SUBMITTED.value, f"run/{change.run_id}", at, change.by, _SUCCESS, details
+    )
+
+
+class _Nothing(msgspec.Struct, gc=False):
+    """Has nothing to say."""
+
+
+_NOTHING = _Nothing()
+
+
+def _run_started(change: RunStarted) -> Entry:
+    at = change.started_at
+    return make_entry(
+        change.tenant_id, at, Action.RUN_STARTED.value, f"run/{change.run_id}", at, None, _SUCCESS, _NOTHING
+    )
+
+
+def _cancel_requested(change: CancelRequested) -> Entry:
+    at = change.requested_at
+    action = Action.RUN_CANCEL_REQUESTED.value
+    return make_entry(change.tenant_id, at, action, f"run/{change.run_id}", at, change.by, _SUCCESS, _NOTHING)
+
+
+class _RunEnd(msgspec.Struct, gc=False):
+    started_at: Instant | None
+    status: ExecutionStatus
+
+
+def _run_finished(change: RunFinished) -> Entry:
+    at = change.ended_at
+    return make_entry(
+        change.tenant_id,
+        at,
+        Action.RUN_FINISHED.value,
+        f"run/{change.run_id}",
+        at,
+        None,
+        _outcome(change.status),
+        _RunEnd(change.started_at, change.status),
+    )
+
+
+# --- tasks ----------------------------------------------------------------------------------------------------------
+
+
+class _AttemptBegin(msgspec.Struct, gc=False):
+    attempt: int
+
+
+def _task_started(change: TaskStarted) -> Entry:
+    return make_entry(
+        change.tenant_id,
+        change.started_at,
+        Action.TASK_STARTED.value,
+        f"task/{change.run_id}/{change.component_id}",
+        change.attempt,
+        None,
+        _SUCCESS,
+        _AttemptBegin(change.attempt),
+    )
+
+
+class _AttemptEnd(msgspec.Struct, gc=False):
+    attempt: int
+    error_type: str | UnsetType
+    retry_at: Instant
+    started_at: Instant
+    status: ExecutionStatus
+
+
+def _attempt_failed(change: AttemptFailed) -> Entry:
+    interrupted = change.status is ExecutionStatus.CANCELLED
+    return make_entry(
+        change.tenant_id,
+        change.ended_at,
+        Action.TASK_INTERRUPTED.value if interrupted else Action.TASK_RETRIED.value,
+        f"task/{change.run_id}/{change.component_id}",
+        change.number,
+        None,
+        _SUCCESS if interrupted else _FAILURE,
+        _AttemptEnd(change.number, _error_type(change.error), change.retry_at, change.started_at, change.status),
+    )
+
+
+class _TaskEnd(msgspec.Struct, gc=False):
+    attempt: int
+    error_type: str | UnsetType
+    started_at: Instant | None
+    status: ExecutionStatus
+
+
+_TASK_FINISHED = Action.TASK_FINISHED.value
+
+
+def _task_finished(change: TaskFinished) -> Entry:
+    # Nine of ten entries are these, so nothing is passed on that is known here.
+    status = change.status
+    error = UNSET if change.error is None else _error_type(change.error)
+    outcome = _FAILURE if status is _FAILED or status is _TIMEOUT else _SUCCESS
+    tenant_id, at, number = change.tenant_id, change.ended_at, change.attempt
+    entity = f"task/{change.run_id}/{change.component_id}"
+    details = _TaskEnd(number, error, change.started_at, status)
+    payload = _encode(_Payload(_TASK_FINISHED, _ENGINE, at, details, entity, outcome, tenant_id, number))
+    return Entry(tenant_id, at, _TASK_FINISHED, entity, number, _ENGINE, outcome, payload)
+
+
+class _Crash(msgspec.Struct, gc=False):
+    attempt: int
+    crashes: int
+
+
+def task_crashed(at: Instant, tenant_id: str, run_id: str, component_id: str, attempt: int, crashes: int) -> Entry:
+    """Give the entry of a task during which the process died."""
+    return make_entry(
+        tenant_id,
+        at,
+        Action.TASK_CRASHED.value,
+        f"task/{run_id}/{component_id}",
+        attempt,
+        None,
+        _FAILURE,
+        _Crash(attempt, crashes),
+    )
+
+
+# --- tenants --------------------------------------------------------------------------------------------------------
+
+
+def _json(document: bytes) -> Any:
+    """Give JSON that came from elsewhere, to be written again with sorted keys; what is none, as text."""
+    try:
+        return msgspec.json.decode(document)
+    except msgspec.MsgspecError:
+        return document.decode(errors="replace")
+
+
+def _tenant_created(change: TenantCreated) -> Entry:
+    # Not the name: it may be that of a person, and the table of tenants has it for as long as it is wanted.
+    details = {
+        "parent_id": change.parent_id,
+        "policy": _json(change.policy),
+        "quota": _json(change.quota),
+        "tier": change.tier,
+    }
+    at = change.created_at
+    return _of_tenant(change.tenant_id, change.tenant_id, at, Action.TENANT_CREATED, change.by, details)
+
+
+def _tenant_plan_changed(change: TenantPlanChanged) -> Entry:
+    details = {"policy": _json(change.policy), "quota": _json(change.quota), "tier": change.tier}
+    at = change.changed_at
+    return _of_tenant(change.tenant_id, change.tenant_id, at, Action.TENANT_PLAN_CHANGED, change.by, details)
+
+
+def _tenant_status_changed(change: TenantStatusChanged) -> Entry:
+    match change.status:
+        case TenantStatus.ACTIVE:
+            action = Action.TENANT_RESUMED
+        case TenantStatus.SUSPENDED:
+            action = Action.TENANT_SUSPENDED
+        case TenantStatus.DELETED:
+            return tenant_deleted(change, 0, b"")
+        case _:
+            assert_never(change.status)
+    return _of_tenant(change.tenant_id, change.tenant_id, change.changed_at, action, change.by, {})
+
+
+def tenant_deleted(change: TenantStatusChanged, seq: int, digest: bytes) -> Entry:
+    """Give the entry of a deletion, with the end of the tenant's own chain at that moment.
+
+    It is in the chain of the mesh, so that it stays when the tenant's own chain is pruned.
+    """
+    details = {"last_hash": digest.hex(), "last_seq": seq}
+    return _of_tenant(MESH, change.tenant_id, change.changed_at, Action.TENANT_DELETED, change.by, details)
+
+
+def _of_tenant(chain: str, tenant_id: str, at: Instant, action: Action, by: Actor | None, details: Any) -> Entry:
+    return make_entry(chain, at, action.value, f"tenant/{tenant_id}", at, by, _SUCCESS, raw_details(details))
+
+
+def tenant_purged(tenant_id: str, at: Instant) -> Entry:
+    """Give the entry of a tenant of which nothing is left but its chain."""
+    return _of_tenant(MESH, tenant_id, at, Action.TENANT_PURGED, None, {})
+
+
+# --- the mesh itself ------------------------------------------------------------------------------------------------
+
+
+def mesh_started(incarnation: int, ended_cleanly: bool, at: Instant, by: Actor | None) -> Entry:
+    """Give the entry of the begin of a process's life."""
+    details = {"incarnation": incarnation, "previous_ended_cleanly": ended_cleanly}
+    return _of_mesh(Action.MESH_STARTED, incarnation, at, by, details)
+
+
+def mesh_stopped(incarnation: int, at: Instant, by: Actor | None) -> Entry:
+    """Give the entry of the clean end of a process's life."""
+    return _of_mesh(Action.MESH_STOPPED, incarnation, at, by, {"incarnation": incarnation})
+
+
+def _of_mesh(action: Action, incarnation: int, at: Instant, by: Actor | None, details: Any) -> Entry:
+    return make_entry(MESH, at, action.value, "mesh", incarnation, by, _SUCCESS, raw_details(details))
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+def _noted(change: Noted) -> Entry:
+    return make_entry(
+        change.tenant_id,
+        change.noted_at,
+        change.action.value,
+        change.entity,
+        change.number,
+        change.by,
+        change.outcome.value,
+        raw_details(_json(change.details)),
+    )
+
+
+ENTRY_OF: dict[type[Change], Callable[[Any], Entry] | None] = {
+    RunCreated: _run_submitted,
+    RunStarted: _run_started,
+    CancelRequested: _cancel_requested,
+    RunFinished: _run_finished,
+    TaskStarted: _task_started,
+    AttemptFailed: _attempt_failed,
+    TaskFinished: _task_finished,
+    TenantCreated: _tenant_created,
+    TenantPlanChanged: _tenant_plan_changed,
+    TenantStatusChanged: _tenant_status_changed,
+    Noted: _noted,
+    # The engine's own bookkeeping: it can be lost without anybody's loss, and nobody asked for it.
+    HourReserved: None,
+    EstimateLearnt: None,
+    StatisticCounted: None,
+    # Runs name the hash of their version's content, which proves it better than an entry.
+    WorkflowStored: None,
+}
+"""By kind of change, what gives its entry; None for bookkeeping. A kind that is missing here fails a test."""
+
+
+def entries_of(changes: Sequence[Change]) -> list[Entry]:
+    """Give the entries of changes of one kind that took effect."""
+    if not changes:
+        return []
+    entry_of = ENTRY_OF[type(changes[0])]
+    return [] if entry_of is None else list(map(entry_of, changes))
