@@ -28,6 +28,7 @@ from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Versions
 from synergymesh.engine.watching import Watching
+from synergymesh.engine.window import Window
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.executors.thread import ThreadExecutor
 from synergymesh.ports.clock import Clock
@@ -68,6 +69,8 @@ class Parts:
     recovery: Recovery
     control: Control
     watching: Watching
+    versions: Versions
+    window: Window
     explaining: Explaining
     maintenance: Maintenance
     direct_calls: DirectCalls
@@ -107,16 +110,31 @@ def assemble(
     neighbours = Neighbours(scheduler, clock, dice)
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, neighbours, clock)
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
-    tenants.changed = dispatcher.pump_soon
     retry_policies = RetryPolicies(tenants, default_retry)
     runs.policy_of = retry_policies.of
     admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
+    window = Window(store, runs, versions, dispatcher, tenants, clock, runs_max=settings.waiting_runs_in_memory)
+
+    def tenant_changed(tenant_id: str) -> None:
+        window.tenant_changed(tenant_id)
+        dispatcher.pump_soon()
+
+    tenants.changed = tenant_changed
     watching = Watching(store, runs)
     submission = Submission(
-        tenants, admission, versions, committer, runs, dispatcher, clock, dice, payload_bytes_max=payload_bytes_max
+        tenants,
+        admission,
+        versions,
+        committer,
+        runs,
+        dispatcher,
+        window,
+        clock,
+        dice,
+        payload_bytes_max=payload_bytes_max,
     )
-    control = Control(store, tenants, runs, attempts, scheduler, watching)
+    control = Control(store, tenants, runs, attempts, scheduler, watching, window)
     return Parts(
         store=store,
         executors=executors,
@@ -127,7 +145,7 @@ def assemble(
         tenants=tenants,
         retry_policies=retry_policies,
         submission=submission,
-        recovery=Recovery(store, versions, runs, dispatcher, clock),
+        recovery=Recovery(store, versions, runs, dispatcher, window, clock),
         control=control,
         direct_calls=DirectCalls(
             tenants,
@@ -141,7 +159,9 @@ def assemble(
             payload_bytes_max=payload_bytes_max,
         ),
         watching=watching,
-        explaining=Explaining(scheduler, runs, watching, clock),
+        versions=versions,
+        window=window,
+        explaining=Explaining(store, scheduler, runs, versions, window, watching, clock),
         maintenance=Maintenance(store, committer, scheduler, attempts, statistics, neighbours, clock),
         overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
         statistics=statistics,

@@ -32,7 +32,7 @@ from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFail
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.ports.clock import Clock, SystemClock
-from synergymesh.ports.store import Store
+from synergymesh.ports.store import RunRecord, Store
 from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
@@ -160,6 +160,7 @@ class Orchestrator:
             await self._server.close()
             self._server = None
         await parts.maintenance.close()
+        await parts.window.close()
         parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
         await parts.attempts.drain(grace)
@@ -405,7 +406,7 @@ class Orchestrator:
                 break  # else it moved on between the reads, and its tasks have to be read again
         live = self._live(run_id)
         definition = WorkflowDefinition.from_json(workflow.definition) if live is None else live.version.plan.definition
-        return run_view(record, live, task_views(definition, tasks, attempts, live))
+        return run_view(record, live, task_views(definition, tasks, attempts, live), problem=self._problem(record))
 
     async def list_runs(
         self,
@@ -434,7 +435,7 @@ class Orchestrator:
         records = await parts.store.list_runs(
             tenant_id=tenant, statuses=_statuses(status), workflow=workflow, before=cursor, limit=limit
         )
-        return [run_view(record, self._live(record.run_id)) for record in records]
+        return [run_view(record, self._live(record.run_id), problem=self._problem(record)) for record in records]
 
     async def count_open_runs(self, tenant: str | None = None) -> int:
         """Count the runs that are not final.
@@ -554,6 +555,10 @@ class Orchestrator:
                 "the orchestrator is not started, or closed. Use it inside `async with Orchestrator(...)`."
             )
         return self._parts
+
+    def _problem(self, record: RunRecord) -> str | None:
+        version = self._running.versions.known(record.content_hash)
+        return None if version is None else version.problem
 
     def _live(self, run_id: str) -> LiveRun | None:
         return self._running.runs.get(run_id)

@@ -25,6 +25,9 @@ FILE_VARIABLE = "SYNERGYMESH_CONFIG"
 CONCURRENT_TASKS_DEFAULT = 256
 """Tasks at the same time over all tenants: two enterprise tenants at their limit, and threads that a machine bears."""
 
+WAITING_RUNS_DEFAULT = 1_000
+"""Runs of a tenant's backlog that are in memory: 2 MB, and half of them start while the next page is read."""
+
 Count = Annotated[int, Field(ge=1, le=QUOTA_FIELD_MAX)]
 
 
@@ -70,6 +73,7 @@ class Settings(BaseSettings):
         task_memory_mb: what a task takes that declares nothing.
         task_cpus: what a task takes that declares nothing.
         max_queued_tasks: tasks that wait, over all tenants.
+        waiting_runs_in_memory: of each tenant, at most twice as many; the rest is read when their turn comes.
         payload_bytes_max: bytes of JSON of an input or a result.
         shutdown_grace_seconds: how long a shutdown waits for running tasks.
         stop_grace_seconds: how long a stopped task may take to end.
@@ -89,6 +93,7 @@ class Settings(BaseSettings):
     task_memory_mb: Annotated[int, Field(ge=0, le=QUOTA_FIELD_MAX)] = 0
     task_cpus: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     max_queued_tasks: Count = 10_000_000
+    waiting_runs_in_memory: Count = WAITING_RUNS_DEFAULT
     payload_bytes_max: Count = PAYLOAD_BYTES_MAX
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 10.0
     stop_grace_seconds: Annotated[float, Field(ge=0)] = 5.0

@@ -35,6 +35,7 @@ def test_the_table_for_the_docs_has_a_row_for_each_reason() -> None:
         "capacity",
         "circuit_open",
         "paused",
+        "backlog",
     ]
 
 

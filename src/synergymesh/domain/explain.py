@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CAPACITY = "capacity"
     CIRCUIT_OPEN = "circuit_open"
     PAUSED = "paused"
+    BACKLOG = "backlog"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,10 @@ REMEDIES: Mapping[Reason, Remedy] = MappingProxyType(
         Reason.PAUSED: Remedy(
             meaning="The tenant is suspended or was paused by the operator.",
             remedy="Resume the tenant.",
+        ),
+        Reason.BACKLOG: Remedy(
+            meaning="So many runs of the tenant wait in front of this one that it is not looked at yet.",
+            remedy="Wait for its turn; a higher priority of the run puts it further ahead.",
         ),
     }
 )

@@ -7,8 +7,8 @@ Time comes in as an argument, and never goes back: a clock that is set back stan
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from heapq import heappop, heappush, heapreplace
+from collections.abc import Hashable, Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final
 
 from synergymesh.domain.estimates import Estimates
@@ -18,7 +18,14 @@ from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.limits import MINUTE, NOTHING, Capacity, Request
 from synergymesh.domain.queue_tree import HOUR_LIMIT, QueueTree, parent_of
-from synergymesh.domain.queue_views import TenantView, blockers_of, explanation_of, view_of
+from synergymesh.domain.queue_views import (
+    TenantView,
+    blockers_of,
+    can_ever_run,
+    explanation_of,
+    limit_blockers,
+    view_of,
+)
 from synergymesh.domain.tenant_queue import (
     COST_MIN_MICROSECONDS,
     DEBT_MAX,
@@ -89,6 +96,18 @@ class Scheduler(QueueTree[WorkT]):
             heappush(self._timers, (at, order, queue, item))
         else:
             self._add(queue, item)
+
+    def withdraw(self, tenant_id: str, runs: Iterable[WorkT]) -> None:
+        """Take back the tasks of runs that are ready: nobody asks for them now. O(length of the queue)."""
+        queue = self._queues.get(tenant_id)
+        if queue is None:
+            return
+        gone = {id(run) for run in runs}
+        queue.ready[:] = [item for item in queue.ready if id(item[4]) not in gone]
+        heapify(queue.ready)
+        if queue.aside is not None:
+            queue.aside = [item for item in queue.aside if id(item[4]) not in gone] or None
+        self._look_again(queue)
 
     def next_due(self) -> Instant | None:
         """Give the moment when a delayed task may start or an hour has room again."""
@@ -309,6 +328,18 @@ class Scheduler(QueueTree[WorkT]):
         return explanation_of(
             *found, self._root, self._grants.values(), self._clamp(now), recorded=self._records_reservations
         )
+
+    def can_ever_run(self, tenant_id: str, request: Request) -> bool:
+        """Tell whether a task asks for no more than each limit of a tenant as such."""
+        queue = self._queues.get(tenant_id)
+        return queue is not None and can_ever_run(queue, request)
+
+    def limits_against(self, tenant_id: str, request: Request, now: Instant) -> list[Blocker]:
+        """Give what the limits of all levels have against a task that is not in a queue."""
+        queue = self._queues.get(tenant_id)
+        if queue is None:
+            return []
+        return limit_blockers(queue, request, self._clamp(now), recorded=self._records_reservations)
 
     def snapshot(self, now: Instant) -> list[TenantView]:
         """Describe every tenant and sub-tenant."""

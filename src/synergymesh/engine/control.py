@@ -11,7 +11,8 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.watching import Watching
-from synergymesh.errors import TenantHasOpenRuns
+from synergymesh.engine.window import Window
+from synergymesh.errors import TenantHasOpenRuns, UnknownRun
 from synergymesh.ports.store import Store
 
 OPEN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
@@ -28,6 +29,7 @@ class Control:
         attempts: Attempts,
         scheduler: Scheduler[LiveRun],
         watching: Watching,
+        window: Window,
     ) -> None:
         self._store = store
         self._tenants = tenants
@@ -35,6 +37,7 @@ class Control:
         self._attempts = attempts
         self._scheduler = scheduler
         self._watching = watching
+        self._window = window
 
     async def cancel_run(self, run_id: str, tenant_id: str | None) -> bool:
         """Cancel a run; tell whether it was still open.
@@ -43,8 +46,10 @@ class Control:
             UnknownRun: there is none of that id that this tenant may see.
         """
         record = await self._watching.record_of(run_id, tenant_id)
-        run = self._runs.get(run_id)
-        if run is None or record.status.is_final:
+        if record.status.is_final:
+            return False
+        run = self._runs.get(run_id) or await self._window.fetch(run_id, tenant_id)
+        if run is None:
             return False
         await self.cancel(run)
         return True
@@ -68,13 +73,22 @@ class Control:
             if run.tenant_id == tenant.tenant_id:
                 await self.cancel(run)
                 await self._watching.end_of(run.run_id, tenant_id)
+        for run_id in self._runs.followers.run_ids():
+            # what waits in the store is deleted with the tenant; only those who follow it have to be told
+            followed = await self._window.fetch(run_id, tenant_id)
+            if followed is not None:
+                await self.cancel(followed)
         await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
+        self._window.forget(tenant_id)
         for run in self._runs:
             if run.tenant_id == tenant.tenant_id:  # submitted while all this was under way
                 self._runs.forget(run)
                 for attempt in (run.running or {}).values():
                     if attempt.executor is not None:
                         attempt.executor.stop(attempt)
+        for run_id in self._runs.followers.run_ids():
+            if await self._store.get_run(run_id, None) is None and self._runs.get(run_id) is None:
+                self._runs.followers.release(run_id, UnknownRun(run_id))
 
     async def cancel(self, run: LiveRun) -> None:
         """Cancel an open run."""

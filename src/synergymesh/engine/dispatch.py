@@ -74,6 +74,7 @@ class Dispatcher:
         scheduler = self.scheduler
         crashes = run.crashes
         ready = at or self._clock.now()
+        since = max(run.created_at, run.not_before)
         for position in positions:
             priority = run.priority
             if crashes is not None:
@@ -88,7 +89,7 @@ class Dispatcher:
                 cost=plan.costs[position],
                 request=plan.requests[position],
                 component=plan.learning_keys[position],
-                since=run.created_at,
+                since=since,
                 at=at,
                 ready=ready,
             )

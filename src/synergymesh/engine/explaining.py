@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +14,11 @@ from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.versions import Versions
 from synergymesh.engine.watching import Watching
+from synergymesh.engine.window import Window, live_run, waits
 from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import Store
 
 TASKS_MAX = 100
 """Tasks of a run that are explained; those that are nearest to starting come first."""
@@ -48,6 +52,8 @@ class RunExplanation:
         running: the tasks that run.
         waiting: the tasks that wait, those nearest to starting first, at most 100.
         reason: what keeps the whole run (its functions cannot be found), or None.
+        backlog_position: its place among the runs of its tenant that have not begun, 1 for the next, while it is not in
+            memory because so many are in front of it; else None.
     """
 
     run_id: str
@@ -55,13 +61,26 @@ class RunExplanation:
     running: tuple[str, ...]
     waiting: tuple[TaskExplanation, ...]
     reason: str | None
+    backlog_position: int | None = None
 
 
 class Explaining:
     """Answer from what the scheduler decides by."""
 
-    def __init__(self, scheduler: Scheduler[LiveRun], runs: OpenRuns, watching: Watching, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler[LiveRun],
+        runs: OpenRuns,
+        versions: Versions,
+        window: Window,
+        watching: Watching,
+        clock: Clock,
+    ) -> None:
+        self._store = store
         self._scheduler = scheduler
+        self._versions = versions
+        self._window = window
         self._runs = runs
         self._watching = watching
         self._clock = clock
@@ -74,6 +93,12 @@ class Explaining:
         """
         record = await self._watching.record_of(run_id, tenant_id)
         run = self._runs.get(run_id)
+        if run is None and waits(record) and run_id not in self._runs.given_up:
+            version = await self._versions.load(record.content_hash)
+            ahead = await self._store.count_waiting_before(record.tenant_id, record.level, run_id)
+            run = self._runs.get(run_id)  # it may have come into memory meanwhile
+            if run is None:
+                return self._in_backlog(live_run(record, version), ahead)
         if run is None:
             return RunExplanation(run_id=run_id, status=record.status, running=(), waiting=(), reason=None)
         ids = run.version.plan.component_ids
@@ -88,8 +113,35 @@ class Explaining:
         )
 
     def queue(self) -> list[TenantView]:
-        """Describe the queue of every tenant."""
-        return self._scheduler.snapshot(self._clock.now())
+        """Describe the queue of every tenant, with what waits outside memory."""
+        views = self._scheduler.snapshot(self._clock.now())
+        in_store = [self._window.tasks_in_store(view.tenant_id) for view in views]
+        return [
+            dataclasses.replace(view, waiting=view.waiting + more) if more else view
+            for view, more in zip(views, in_store, strict=True)
+        ]
+
+    def _in_backlog(self, run: LiveRun, ahead: int) -> RunExplanation:
+        """Explain a run that is not in memory."""
+        plan = run.version.plan
+        now = self._clock.now()
+        waiting = []
+        for position in plan.roots[:TASKS_MAX]:
+            blockers = []
+            if run.not_before > now:
+                blockers.append(Blocker(reason=Reason.RETRY_DELAY, level=run.tenant_id, until=run.not_before))
+            blockers += self._scheduler.limits_against(run.tenant_id, plan.requests[position], now)
+            blockers.append(Blocker(reason=Reason.BACKLOG, level=run.tenant_id, resource="runs", asked=ahead))
+            waiting.append(TaskExplanation(task_id=plan.component_ids[position], blockers=tuple(blockers)))
+        waiting += [self._blocked(run, p) for p in run.state.blocked()[: TASKS_MAX - len(waiting)]]
+        return RunExplanation(
+            run_id=run.run_id,
+            status=ExecutionStatus.PENDING,
+            running=(),
+            waiting=tuple(waiting),
+            reason=run.version.problem,
+            backlog_position=ahead + 1,
+        )
 
     def _waiting(self, run: LiveRun) -> Sequence[TaskExplanation]:
         startable = run.state.startable()

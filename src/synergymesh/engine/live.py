@@ -113,7 +113,7 @@ class LiveRun:
 
     Attributes:
         input: JSON object.
-        order: the place in its tenant's queue; smaller is earlier.
+        order: when it was submitted, from its id; what was submitted earlier is finished first.
         recoveries: how often a crash has interrupted it.
         tries: by position, the attempts that were followed by another one.
         crashes: by position, how often the process died while the task ran.
@@ -164,7 +164,7 @@ class LiveRun:
         self.tenant_id = tenant_id
         self.version = version
         self.input = input_
-        self.order = 0
+        self.order = int(run_id[4:20], 16)
         self.priority = priority
         self.not_before = not_before
         self.created_at = created_at

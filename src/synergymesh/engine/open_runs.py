@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 
@@ -29,6 +30,7 @@ from synergymesh.domain.tries import cause_of
 from synergymesh.engine.backlog import Backlog
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.events import RunEvent
+from synergymesh.engine.followers import Followers
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.errors import InvalidPayload, StoreError, UnknownRun
 from synergymesh.logs import Log
@@ -57,7 +59,9 @@ class OpenRuns:
     Attributes:
         released: is called with a run, the positions that may start, and the moment from which (0 for now).
         policy_of: gives the retry policy of a run's task at a position.
+        waits_no_more: is called with a run when its first task starts, or when it is clear that none will.
         backlog: counts the open tasks.
+        given_up: ids of runs whose verdicts could not be recorded; they are taken up again after a restart.
     """
 
     def __init__(self, committer: Committer, clock: Clock, dice: Random, *, payload_bytes_max: int) -> None:
@@ -68,15 +72,42 @@ class OpenRuns:
         self._payload_bytes_max = payload_bytes_max
         self._dice = dice
         self._live: dict[str, LiveRun] = {}
-        self._orders = 0
+        self._leaving: list[set[str]] = []
+        self.waits_no_more: Callable[[LiveRun], None] = _nothing
+        self.followers = Followers()
+        self.given_up: set[str] = set()
         self.backlog = Backlog()
 
     def add(self, run: LiveRun) -> None:
-        """Take up a run; its place is behind all others."""
-        self._orders += 1
-        run.order = self._orders
-        self._live[run.run_id] = run
+        """Take up a run that is new here."""
+        self.load(run)
         self.backlog.add(run.tenant_id, run.state.open_tasks)
+
+    def load(self, run: LiveRun) -> None:
+        """Take up a run whose open tasks are counted already."""
+        self._live[run.run_id] = run
+        if self.followers:
+            self.followers.arrive(run)
+
+    def unload(self, run: LiveRun) -> None:
+        """Let go of a run that is not begun; it goes on when it is loaded again."""
+        del self._live[run.run_id]
+        if run.waiters is not None or run.watchers is not None:
+            self.followers.depart(run)
+
+    @contextmanager
+    def leaving(self) -> Iterator[set[str]]:
+        """Give a set that gets the ids of the runs that end or are given up meanwhile.
+
+        What is read during that time may show them as they were before.
+        """
+        left: set[str] = set()
+        self._leaving.append(left)
+        try:
+            yield left
+        finally:
+            # by identity: two of them may be equal
+            self._leaving = [each for each in self._leaving if each is not left]
 
     def get(self, run_id: str) -> LiveRun | None:
         """Give an open run."""
@@ -105,6 +136,7 @@ class OpenRuns:
         begins = run.started_at is None
         if begins:
             run.started_at = attempt.started_at
+            self.waits_no_more(run)
         if run.watchers:
             if begins:
                 self._tell(run, None, RUNNING, at=attempt.started_at)
@@ -267,6 +299,8 @@ class OpenRuns:
     def _finish(self, run: LiveRun, end: RunFinished) -> None:
         """Let go of a run whose end is committed, and tell those who wait for it."""
         self._live.pop(run.run_id, None)
+        for left in self._leaving:
+            left.add(run.run_id)
         if run.watchers:
             self._tell(run, None, end.status, at=end.ended_at)
         for waiter in run.waiters or ():
@@ -277,6 +311,7 @@ class OpenRuns:
     def lost(self, run: LiveRun, answer: Answer) -> None:
         """Let go of a run whose verdict could not be recorded; a restart finds it as it was before."""
         reason = str(answer) if isinstance(answer, Exception) else getattr(answer, "reason", "refused")
+        self.given_up.add(run.run_id)
         log.error("a verdict was not recorded", run_id=run.run_id, tenant_id=run.tenant_id, reason=reason)
         self._let_go(run, answer if isinstance(answer, Exception) else StoreError(reason))
 
@@ -288,6 +323,9 @@ class OpenRuns:
         """Tell those who wait for a run that it does not end here."""
         if self._live.pop(run.run_id, None) is not None:
             self.backlog.add(run.tenant_id, -run.state.open_tasks)
+        for left in self._leaving:
+            left.add(run.run_id)
+        self.waits_no_more(run)
         run.state.cancel_waiting()  # nothing more of it starts
         for attempt in list((run.running or {}).values()):
             attempt.settled = True
@@ -304,6 +342,7 @@ class OpenRuns:
         Does not stop what runs: the run is final once that has ended. `by` is who wants it.
         """
         run.cancelling = True
+        self.waits_no_more(run)
         now = self._clock.now()
         cancelled = run.state.cancel_waiting()
         self.backlog.add(run.tenant_id, -len(cancelled))

@@ -16,6 +16,7 @@ from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns, encode_json
 from synergymesh.engine.versions import Version, Versions
+from synergymesh.engine.window import Window
 from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskFinished, TaskRecord
@@ -47,27 +48,36 @@ log = Log("synergymesh.engine")
 class Recovery:
     """Rebuild the open runs from the store: committed results are used again, everything else runs again."""
 
-    def __init__(self, store: Store, versions: Versions, runs: OpenRuns, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        versions: Versions,
+        runs: OpenRuns,
+        dispatcher: Dispatcher,
+        window: Window,
+        clock: Clock,
+    ) -> None:
         self._store = store
+        self._window = window
         self._versions = versions
         self._runs = runs
         self._dispatcher = dispatcher
         self._clock = clock
 
     async def run(self) -> int:
-        """Take up all open runs, oldest first; give their number."""
+        """Take up the runs that were begun, oldest first, and count those that wait; give the number of both."""
         after: str | None = None
         recovered = 0
-        while page := await self._store.list_open_runs(after=after, limit=PAGE_RUNS):
+        while page := await self._store.list_begun_runs(after=after, limit=PAGE_RUNS):
             after = page[-1].run_id
             recovered += len(page)
-            # runs that never started have nothing but their row
-            begun = [run.run_id for run in page if run.started_at is not None or run.recoveries]
-            tasks = _by_run(await self._store.list_tasks(begun) if begun else [])
-            attempts = _by_run(await self._store.list_attempts(begun) if begun else [])
+            begun = [run.run_id for run in page]
+            tasks = _by_run(await self._store.list_tasks(begun))
+            attempts = _by_run(await self._store.list_attempts(begun))
             for record in page:
                 version = await self._versions.load(record.content_hash)
                 await self._take_up(record, version, tasks.get(record.run_id, []), attempts.get(record.run_id, []))
+        recovered += await self._window.start()
         if recovered:
             log.info("open runs were taken up again", runs=recovered)
         return recovered

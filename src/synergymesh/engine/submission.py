@@ -17,10 +17,10 @@ from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
-from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Version, Versions
+from synergymesh.engine.window import Window
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Change, Refused, RunCreated
@@ -44,6 +44,7 @@ class Submission:
         committer: Committer,
         runs: OpenRuns,
         dispatcher: Dispatcher,
+        window: Window,
         clock: Clock,
         dice: Random,
         *,
@@ -55,6 +56,7 @@ class Submission:
         self._committer = committer
         self._runs = runs
         self._dispatcher = dispatcher
+        self._window = window
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self._last_moment: Instant = 0
@@ -81,6 +83,7 @@ class Submission:
         tenant = self._tenants.active(tenant_id)
         version = self._versions.of(workflow)
         self._dispatcher.code_found(version)
+        self._window.code_found(version)
         raw = encode(workflow.check_input(input_), field="input", limit=self._payload_bytes_max)
         check_key(idempotency_key)
         check_priority(priority)
@@ -109,7 +112,7 @@ class Submission:
         return await acknowledged
 
     def _recorded(self, row: RunCreated, version: Version, acknowledged: asyncio.Future[str], answer: Answer) -> None:
-        """Begin a run that is recorded, whether or not its submitter still waits."""
+        """Take up a run that is recorded, whether or not its submitter still waits."""
         run_id = row.run_id
         self._runs.backlog.add(row.tenant_id, -version.plan.size)  # counted again with the run itself
         error: Exception | None = None
@@ -123,28 +126,13 @@ class Submission:
                 error = IdempotencyConflict(str(row.idempotency_key), run_id)
         else:
             version.stored = True
-            self._begin(row, version)
+            self._window.take(row, version)
         if acknowledged.done():
             return
         if error is not None:
             acknowledged.set_exception(error)
         else:
             acknowledged.set_result(run_id)
-
-    def _begin(self, row: RunCreated, version: Version) -> None:
-        """Offer the first tasks of a run."""
-        run = LiveRun(
-            row.run_id,
-            row.tenant_id,
-            version,
-            row.input,
-            priority=row.priority,
-            not_before=row.not_before,
-            created_at=row.created_at,
-        )
-        self._runs.add(run)
-        at = run.not_before if run.not_before > self._clock.now() else 0
-        self._dispatcher.offer(run, version.plan.roots, at)
 
     def new_run_id(self, now: Instant) -> str:
         """Make an id that sorts by time, never the same twice."""

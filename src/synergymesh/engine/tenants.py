@@ -40,7 +40,7 @@ class Tenants:
     Attributes:
         plans: every tier by name.
         capacity: what all tenants share; CPU percentages are of it.
-        changed: is called when limits have changed.
+        changed: is called with a tenant's id when its limits or its status have changed.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Tenants:
         self._scheduler = scheduler
         self._clock = clock
         self._dice = dice
-        self.changed: Callable[[], object] = object
+        self.changed: Callable[[str], object] = _nothing
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
         self._limits: dict[str, Limits] = {}
@@ -278,7 +278,7 @@ class Tenants:
             scheduler.pause(tenant.tenant_id)
         else:
             scheduler.resume(tenant.tenant_id)
-        self.changed()
+        self.changed(tenant.tenant_id)
         return tenant
 
 
@@ -291,3 +291,7 @@ def check_quota(quota: object) -> ResourceQuota:
     if not isinstance(quota, ResourceQuota):
         raise InvalidRequest(f"quota must be a ResourceQuota, not {quota!r}.", field="quota")
     return quota
+
+
+def _nothing(tenant_id: str) -> None:
+    """Do nothing; until somebody listens."""

@@ -119,6 +119,10 @@ class Versions:
                 del self._direct[next(iter(self._direct))]
         return known
 
+    def known(self, content_hash: str) -> Version | None:
+        """Give a version that is in memory."""
+        return self._versions.get(content_hash)
+
     async def load(self, content_hash: str) -> Version:
         """Give a stored version; its `problem` says so if its functions cannot be found.
 

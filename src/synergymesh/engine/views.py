@@ -142,12 +142,14 @@ def summary(errors: Mapping[str, ErrorInfo]) -> str | None:
     return "; ".join(shown) + more
 
 
-def run_view(record: RunRecord, live: LiveRun | None = None, tasks: tuple[RunTask, ...] = ()) -> Run:
-    """Describe a run."""
+def run_view(
+    record: RunRecord, live: LiveRun | None = None, tasks: tuple[RunTask, ...] = (), *, problem: str | None = None
+) -> Run:
+    """Describe a run; `problem` is why its version cannot be executed, if that is known."""
     errors = errors_of(record.error)
     status = record.status
     started_at = record.started_at
-    reason = None
+    reason = None if status.is_final else problem
     if live is not None and not status.is_final:
         started_at = live.started_at if started_at is None else started_at
         if started_at is not None:

@@ -31,6 +31,8 @@ class Watching:
                 if not waiter.done():
                     waiter.set_exception(NotRunning(NOT_UNDER_WAY.format(run_id=run.run_id)))
             run.waiters = None
+        for run_id in self._runs.followers.run_ids():
+            self._runs.followers.release(run_id, NotRunning(NOT_UNDER_WAY.format(run_id=run_id)))
         for queue in self._queues:
             queue.put_nowait(None)
 
@@ -55,18 +57,21 @@ class Watching:
             NotRunning: the orchestrator was closed before the run ended.
         """
         live = self._live(run_id, tenant_id)
-        if live is None:
-            record = await self.record_of(run_id, tenant_id)
-            if record.status.is_final:
-                return _end_of_record(record)
-            live = self._live(run_id, tenant_id)  # it may have been taken up meanwhile
-        if live is None or self._closed:
-            raise NotRunning(NOT_UNDER_WAY.format(run_id=run_id))
         ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()
-        if live.waiters is None:
-            live.waiters = []
-        live.waiters.append(ended)
-        return await ended
+        # before the record is read: the run may come into memory and end meanwhile
+        waiters, _ = self._runs.followers.of(run_id, live)
+        waiters.append(ended)
+        try:
+            if live is None:
+                record = await self.record_of(run_id, tenant_id)
+                if record.status.is_final:
+                    return _end_of_record(record)
+            if self._closed or run_id in self._runs.given_up:
+                raise NotRunning(NOT_UNDER_WAY.format(run_id=run_id))
+            return await ended
+        finally:
+            waiters.remove(ended)
+            self._runs.followers.tidy(run_id)
 
     async def events_of(self, run_id: str, tenant_id: str | None) -> AsyncIterator[RunEvent]:
         """Follow a run from its beginning to its end.
@@ -76,12 +81,9 @@ class Watching:
             NotRunning: the orchestrator was closed before the run ended.
         """
         queue: asyncio.Queue[RunEvent | None] = asyncio.Queue()
-        live = self._live(run_id, tenant_id)
-        if live is not None:
-            if live.watchers is None:
-                live.watchers = []
-            live.watchers.append(queue.put_nowait)
-            self._queues.add(queue)
+        _, watchers = self._runs.followers.of(run_id, self._live(run_id, tenant_id))
+        watchers.append(queue.put_nowait)
+        self._queues.add(queue)
         try:
             record = await self.record_of(run_id, tenant_id)
             told = history(record, await self._store.list_tasks([run_id]), await self._store.list_attempts([run_id]))
@@ -90,7 +92,7 @@ class Watching:
                 yield event
             if record.status.is_final:
                 return
-            if live is None or self._closed:
+            if self._closed or run_id in self._runs.given_up:
                 raise NotRunning(NOT_UNDER_WAY.format(run_id=run_id))
             while (following := await queue.get()) is not None:
                 if (following.task_id, following.status, following.attempt) not in seen:
@@ -100,8 +102,8 @@ class Watching:
             raise NotRunning(NOT_UNDER_WAY.format(run_id=run_id))
         finally:
             self._queues.discard(queue)
-            if live is not None and live.watchers is not None:
-                live.watchers.remove(queue.put_nowait)
+            watchers.remove(queue.put_nowait)
+            self._runs.followers.tidy(run_id)
 
     def _live(self, run_id: str, tenant_id: str | None) -> LiveRun | None:
         live = self._runs.get(run_id)
