@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
     from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
     from synergymesh.engine.overview import Overview, TenantActivity
-    from synergymesh.engine.views import Run, RunTask
+    from synergymesh.engine.views import LingeringAttempt, Run, RunTask
     from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
-    from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, SynergyMeshError
+    from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, RunTimedOut, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
     from synergymesh.ports.task_context import TaskContext, current_task
     from synergymesh.resolver.components import DependencyNode
@@ -62,6 +62,7 @@ _HOMES = {
     "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
     "synergymesh.engine.overview": ("Overview", "TenantActivity"),
     "synergymesh.engine.views": (
+        "LingeringAttempt",
         "Run",
         "RunTask",
     ),
@@ -71,6 +72,7 @@ _HOMES = {
         "RetryLater",
         "RunCancelled",
         "RunFailed",
+        "RunTimedOut",
         "SynergyMeshError",
     ),
     "synergymesh.orchestrator": ("Orchestrator",),
@@ -118,6 +120,7 @@ __all__ = [
     "ExecutionResult",
     "ExecutionStatus",
     "GiveUp",
+    "LingeringAttempt",
     "MeshMetrics",
     "Neighbour",
     "Orchestrator",
@@ -133,6 +136,7 @@ __all__ = [
     "RunFailed",
     "RunHandle",
     "RunTask",
+    "RunTimedOut",
     "Settings",
     "SynergyMeshError",
     "Task",

@@ -12,6 +12,7 @@ from synergymesh.engine.admission import Admission
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.control import Control
+from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.direct_calls import DirectCalls
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.explaining import Explaining
@@ -26,7 +27,9 @@ from synergymesh.engine.retry_policies import RetryPolicies
 from synergymesh.engine.statistics import Statistics
 from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.time_limits import TimeLimits
 from synergymesh.engine.versions import Versions
+from synergymesh.engine.watchdog import Watchdog
 from synergymesh.engine.watching import Watching
 from synergymesh.engine.window import Window
 from synergymesh.executors.loop import LoopExecutor
@@ -61,6 +64,8 @@ class Parts:
     executors: Mapping[str, Executor]
     committer: Committer
     runs: OpenRuns
+    deadlines: Deadlines
+    watchdog: Watchdog | None
     attempts: Attempts
     dispatcher: Dispatcher
     tenants: Tenants
@@ -106,9 +111,12 @@ def assemble(
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
     runs = OpenRuns(committer, clock, dice, payload_bytes_max=payload_bytes_max)
-    attempts = Attempts(scheduler, runs, executors, clock, stop_grace_seconds=settings.stop_grace_seconds)
+    deadlines = Deadlines(clock)
+    attempts = Attempts(scheduler, runs, executors, clock, deadlines, stop_grace_seconds=settings.stop_grace_seconds)
     neighbours = Neighbours(scheduler, clock, dice)
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, neighbours, clock)
+    time_limits = TimeLimits(deadlines, runs, attempts, scheduler, clock)
+    dispatcher.limited_offered = time_limits.offered
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     retry_policies = RetryPolicies(tenants, default_retry)
     runs.policy_of = retry_policies.of
@@ -140,12 +148,14 @@ def assemble(
         executors=executors,
         committer=committer,
         runs=runs,
+        deadlines=deadlines,
+        watchdog=Watchdog(settings.watchdog_seconds, attempts.context_of) if settings.watchdog_seconds else None,
         attempts=attempts,
         dispatcher=dispatcher,
         tenants=tenants,
         retry_policies=retry_policies,
         submission=submission,
-        recovery=Recovery(store, versions, runs, dispatcher, window, clock),
+        recovery=Recovery(store, versions, runs, dispatcher, window, time_limits, clock),
         control=control,
         direct_calls=DirectCalls(
             tenants,

@@ -25,6 +25,7 @@ SynergyMeshError                 code
 │   └── TenantHasOpenRuns        tenant_has_open_runs
 ├── RunNotSuccessful             run_not_successful     what `RunHandle.result()` raises
 │   ├── RunFailed                run_failed             .errors: component -> error
+│   │   └── RunTimedOut          run_timed_out          a time limit of the run has passed
 │   └── RunCancelled             run_cancelled
 ├── TaskSignal                   task_signal            what a task raises to say how it goes on
 │   ├── RetryLater               retry_later            .delay seconds, .reason: another attempt, and no failure
@@ -297,6 +298,12 @@ class RunFailed(RunNotSuccessful):
     """Say that a run failed; `errors` has the error of every failed task by component."""
 
     code = "run_failed"
+
+
+class RunTimedOut(RunFailed):
+    """Say that a time limit of the run has passed; `errors` has the error of every failed task by component."""
+
+    code = "run_timed_out"
 
 
 class RunCancelled(RunNotSuccessful):

@@ -27,8 +27,8 @@ from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
 from synergymesh.engine.overview import Overview
-from synergymesh.engine.views import Run, errors_of, run_view, summary, task_views
-from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, StoreCorrupt
+from synergymesh.engine.views import LingeringAttempt, Run, errors_of, lingering_views, run_view, summary, task_views
+from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut, StoreCorrupt
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.ports.clock import Clock, SystemClock
@@ -139,6 +139,8 @@ class Orchestrator:
             if self._execute:
                 parts.dispatcher.start()
             parts.maintenance.start()
+            if parts.watchdog is not None:
+                parts.watchdog.start()
             await self._listen()
         except BaseException:
             if self._parts is not None:
@@ -161,10 +163,13 @@ class Orchestrator:
             self._server = None
         await parts.maintenance.close()
         await parts.window.close()
+        if parts.watchdog is not None:
+            parts.watchdog.close()
         parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
         await parts.attempts.drain(grace)
         parts.maintenance.record_everything()
+        parts.deadlines.close()
         await parts.committer.close()
         parts.watching.close()
         for executor in parts.executors.values():
@@ -464,6 +469,13 @@ class Orchestrator:
         """
         return await self._running.explaining.run(run_id, tenant)
 
+    async def lingering(self) -> list[LingeringAttempt]:
+        """Name the attempts that were stopped and go on all the same: each keeps its slot until it really ends.
+
+        A plain function in a thread cannot be stopped from outside; a coroutine can ignore that it is.
+        """
+        return lingering_views(self._running.attempts.lingering())
+
     async def queue(self) -> list[TenantView]:
         """Describe every tenant's queue: what waits and runs, its share, its use of each limit, what holds it."""
         return self._running.explaining.queue()
@@ -526,6 +538,13 @@ class Orchestrator:
         end = await (ending if timeout is None else asyncio.wait_for(ending, timeout))
         if end.status is ExecutionStatus.CANCELLED:
             raise RunCancelled(f"{run_id} was cancelled.", run_id=run_id)
+        if end.status is ExecutionStatus.TIMEOUT:
+            errors = errors_of(end.error)
+            raise RunTimedOut(
+                f"{run_id} timed out: {errors.get('') or summary(errors)}",
+                run_id=run_id,
+                errors={component_id: str(error) for component_id, error in errors.items() if component_id},
+            )
         if end.status not in (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL):
             errors = errors_of(end.error)
             raise RunFailed(

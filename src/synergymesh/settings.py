@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         payload_bytes_max: bytes of JSON of an input or a result.
         shutdown_grace_seconds: how long a shutdown waits for running tasks.
         stop_grace_seconds: how long a stopped task may take to end.
+        watchdog_seconds: an event loop that is blocked for so long is reported; 0 for no watchdog.
         local_socket: whether other processes of the same user may ask the one that executes.
         tiers: own tiers, and changes to the known ones, by name.
     """
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     payload_bytes_max: Count = PAYLOAD_BYTES_MAX
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 10.0
     stop_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    watchdog_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
     local_socket: bool = True
     tiers: dict[str, TierSettings] = {}
 

@@ -502,6 +502,7 @@ def test_a_setting_that_there_is_not_is_refused_with_the_nearest_one() -> None:
 def test_the_settings_of_a_component_come_back_from_json_and_defaults_are_left_out() -> None:
     policy = RetryPolicy(max_retries=2, retry_on=(OSError,))
     said: TaskSettings = {"weight": 2.0, "priority": 3, "retry": policy, "timeout": 4, "memory_mb": 5, "cpus": 0.5}
+    said |= {"total_timeout": 5, "queue_timeout": 6, "heartbeat_timeout": 7}
     assert said.keys() == DEFAULTS.keys()
     document = settings_to_json(said)
     assert settings_from_json(msgspec.json.decode(msgspec.json.encode(document))) == said

@@ -14,7 +14,13 @@ from synergymesh.config import COMPONENTS_MAX, DEPENDENCIES_MAX, IDENTIFIER_MAX
 from synergymesh.domain import templates
 from synergymesh.domain.graph import Graph
 from synergymesh.domain.retry import RetryPolicy
-from synergymesh.domain.task_settings import DEFAULTS, check_settings, settings_from_json, settings_to_json
+from synergymesh.domain.task_settings import (
+    DEFAULTS,
+    check_seconds,
+    check_settings,
+    settings_from_json,
+    settings_to_json,
+)
 from synergymesh.domain.templates import Template
 from synergymesh.errors import DuplicateComponent, GraphTooLarge, InvalidWorkflow, UnknownComponent
 
@@ -67,7 +73,7 @@ class Component(msgspec.Struct, frozen=True):
         kwargs: templates of the keyword arguments.
         dependencies: those whose results are used and those that only come first, each once.
         required: whether the run fails when this component does.
-        weight, priority, retry, timeout, memory_mb, cpus: as in `TaskSettings`.
+        weight and all that follow: as in `TaskSettings`.
 
     Raises:
         InvalidWorkflow: a field is outside its range.
@@ -85,6 +91,9 @@ class Component(msgspec.Struct, frozen=True):
     timeout: float | None = None
     memory_mb: int | None = None
     cpus: float | None = None
+    total_timeout: float | None = None
+    queue_timeout: float | None = None
+    heartbeat_timeout: float | None = None
 
     def __post_init__(self) -> None:
         check_identifier(self.component_id, "component id")
@@ -110,6 +119,8 @@ class WorkflowDefinition:
         parameters: its inputs.
         components: its nodes, in the order in which they were declared.
         output: template of the result.
+        timeout: seconds for a whole run, from the start of its first task; None for no limit.
+        queue_timeout: seconds that a run may wait for that start; None for no limit.
         positions: component id -> position.
         graph: of the components by position, edges from `dependencies`.
 
@@ -127,6 +138,8 @@ class WorkflowDefinition:
     parameters: tuple[Parameter, ...]
     components: tuple[Component, ...]
     output: Template
+    timeout: float | None = None
+    queue_timeout: float | None = None
     positions: dict[str, int] = field(init=False, compare=False, repr=False)
     graph: Graph = field(init=False, compare=False, repr=False)
     _json: bytes | None = field(init=False, compare=False, repr=False, default=None)
@@ -134,6 +147,9 @@ class WorkflowDefinition:
 
     def __post_init__(self) -> None:
         check_identifier(self.name, "workflow name")
+        for name in ("timeout", "queue_timeout"):
+            value = check_seconds(f"workflow {self.name!r}", name, getattr(self, name))
+            object.__setattr__(self, name, value)
         count = len(self.components)
         if count == 0:
             raise InvalidWorkflow(f"workflow {self.name!r} has no components. Call a task in it.")
@@ -229,7 +245,7 @@ class WorkflowDefinition:
     def to_json(self) -> bytes:
         """Give the JSON: always the same bytes for the same definition; what has its default value is left out."""
         if self._json is None:
-            document = {
+            document: dict[str, Any] = {
                 "format": FORMAT,
                 "name": self.name,
                 "parameters": [
@@ -239,6 +255,9 @@ class WorkflowDefinition:
                 "components": [_component_to_json(component) for component in self.components],
                 "output": templates.to_json(self.output),
             }
+            for name in ("timeout", "queue_timeout"):
+                if getattr(self, name) is not None:
+                    document[name] = getattr(self, name)
             object.__setattr__(self, "_json", msgspec.json.encode(document))
         assert self._json is not None
         return self._json
@@ -263,6 +282,8 @@ class WorkflowDefinition:
                     ),
                     components=tuple([_component_from_json(each, shared) for each in document["components"]]),
                     output=templates.from_json(document["output"]),
+                    timeout=document.get("timeout"),
+                    queue_timeout=document.get("queue_timeout"),
                 )
         except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
             raise InvalidWorkflow(f"this is no workflow definition: {type(error).__name__}: {error}") from error

@@ -22,6 +22,33 @@ RANKS_PER_PRIORITY = 2 * 10**18
 """One level of a component's priority outweighs any remaining path."""
 
 
+class PlanLimits:
+    """Hold the limits of time of a workflow that has any, in seconds.
+
+    Attributes:
+        timeout: of a run, from its start.
+        queue_timeout: of its wait for that.
+        totals: by position, of a task with all its attempts and waits.
+        waits: by position, of a task's wait for its first attempt.
+    """
+
+    __slots__ = ("queue_timeout", "timeout", "totals", "waits")
+
+    def __init__(self, definition: WorkflowDefinition) -> None:
+        components = definition.components
+        self.timeout = definition.timeout
+        self.queue_timeout = definition.queue_timeout
+        self.totals = {p: c.total_timeout for p, c in enumerate(components) if c.total_timeout is not None}
+        self.waits = {p: c.queue_timeout for p, c in enumerate(components) if c.queue_timeout is not None}
+
+    @classmethod
+    def of(cls, definition: WorkflowDefinition) -> PlanLimits | None:
+        """Give the limits of a workflow; None if it has none."""
+        limits = cls(definition)
+        has_any = limits.timeout or limits.queue_timeout or limits.totals or limits.waits
+        return limits if has_any else None
+
+
 class Plan:
     """Hold what the engine needs of a definition, by position (0 to size - 1).
 
@@ -34,6 +61,8 @@ class Plan:
             2002); the component's own priority comes before it. The greatest goes first.
         costs: expected microseconds of each task.
         tolerated: whether the run goes on (and ends `partial`) when the component fails.
+        heartbeats: seconds within which each attempt has to give a heartbeat; None if no task says any.
+        limits: of the time of runs and tasks; None if there are none.
         requests: memory and CPU that each task takes while it runs.
         largest_request: the most of each that any task takes.
         learning_keys: what durations are learnt by.
@@ -50,8 +79,10 @@ class Plan:
         "definition",
         "dependents",
         "features",
+        "heartbeats",
         "largest_request",
         "learning_keys",
+        "limits",
         "needs_input",
         "open_dependencies",
         "output",
@@ -103,6 +134,10 @@ class Plan:
         ]
         self.policies = [c.retry or default_policy for c in components]
         self.timeouts = [c.timeout for c in components]
+        self.heartbeats = (
+            [c.heartbeat_timeout for c in components] if any(c.heartbeat_timeout for c in components) else None
+        )
+        self.limits = PlanLimits.of(definition)
         self.requests = [
             Request(
                 default_request.memory_mb if c.memory_mb is None else c.memory_mb,

@@ -223,10 +223,21 @@ class Raised(msgspec.Struct, frozen=True, gc=False):
     error: ErrorInfo
 
 
+class TimeLimit(StrEnum):
+    """Name the limit of time that something went beyond."""
+
+    ATTEMPT = "attempt"
+    HEARTBEAT = "heartbeat"
+    TASK = "task"
+    QUEUE = "queue"
+    RUN = "run"
+
+
 class TimedOut(msgspec.Struct, frozen=True, gc=False):
-    """The attempt took longer than its timeout of so many seconds."""
+    """The attempt, or the task or run that it belongs to, took longer than so many seconds."""
 
     timeout: float
+    limit: TimeLimit = TimeLimit.ATTEMPT
 
 
 class Cancelled(msgspec.Struct, frozen=True, gc=False):
@@ -260,6 +271,22 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 
 TIMEOUT_TYPES = ("builtins.TimeoutError", "builtins.OSError", "builtins.Exception", "builtins.BaseException")
+
+
+_TIMEOUT_MESSAGES = {
+    TimeLimit.ATTEMPT: "took longer than its timeout of {:g} s",
+    TimeLimit.HEARTBEAT: "gave no heartbeat for {:g} s",
+    TimeLimit.TASK: "was not done within its total timeout of {:g} s, all attempts and waits together",
+    TimeLimit.QUEUE: "did not start within its queue timeout of {:g} s",
+    TimeLimit.RUN: "was not done when its run had taken longer than its timeout of {:g} s",
+}
+
+
+def timeout_error(outcome: TimedOut) -> ErrorInfo:
+    """Describe a time limit that has passed; that of an attempt can be followed by another attempt."""
+    ending = "" if outcome.limit in (TimeLimit.ATTEMPT, TimeLimit.HEARTBEAT) else Ending.TIMEOUT.value
+    message = _TIMEOUT_MESSAGES[outcome.limit].format(outcome.timeout)
+    return ErrorInfo("builtins.TimeoutError", message, TIMEOUT_TYPES, ending=ending)
 
 
 def decide(
@@ -300,9 +327,11 @@ def decide(
             if losses < LOSSES_MAX:
                 return Verdict(ExecutionStatus.PENDING, error=error)
             return Verdict(ExecutionStatus.FAILED, error=_final(error, Ending.LOST))
-        case TimedOut(timeout):
-            error = ErrorInfo("builtins.TimeoutError", f"took longer than its timeout of {timeout:g} s", TIMEOUT_TYPES)
+        case TimedOut(_, limit):
+            error = timeout_error(outcome)
             final = ExecutionStatus.TIMEOUT
+            if limit is TimeLimit.RUN or (limit is TimeLimit.TASK and not cancelling):
+                return Verdict(final, error=error)
         case Raised(error):
             final = ExecutionStatus.FAILED
         case _:

@@ -29,10 +29,11 @@ _S = ExecutionStatus
 FINAL = frozenset({_S.SUCCESS, _S.FAILED, _S.PARTIAL, _S.SKIPPED, _S.TIMEOUT, _S.CANCELLED})
 
 TASK_TRANSITIONS: dict[ExecutionStatus, frozenset[ExecutionStatus]] = {
-    _S.PENDING: frozenset({_S.RUNNING, _S.SKIPPED, _S.CANCELLED, _S.FAILED}),
+    # pending, retrying -> timeout: the task did not start, or was not done, in time
+    _S.PENDING: frozenset({_S.RUNNING, _S.SKIPPED, _S.CANCELLED, _S.FAILED, _S.TIMEOUT}),
     # running -> pending: the process died, or was shut down, while an attempt ran
     _S.RUNNING: frozenset({_S.SUCCESS, _S.FAILED, _S.TIMEOUT, _S.CANCELLED, _S.RETRYING, _S.PENDING}),
-    _S.RETRYING: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED}),
+    _S.RETRYING: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED, _S.TIMEOUT}),
     _S.SUCCESS: frozenset(),
     _S.FAILED: frozenset(),
     _S.TIMEOUT: frozenset(),
@@ -41,11 +42,12 @@ TASK_TRANSITIONS: dict[ExecutionStatus, frozenset[ExecutionStatus]] = {
 }
 
 RUN_TRANSITIONS: dict[ExecutionStatus, frozenset[ExecutionStatus]] = {
-    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED}),
-    _S.RUNNING: frozenset({_S.SUCCESS, _S.FAILED, _S.PARTIAL, _S.CANCELLED}),
+    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED, _S.TIMEOUT}),
+    _S.RUNNING: frozenset({_S.SUCCESS, _S.FAILED, _S.PARTIAL, _S.CANCELLED, _S.TIMEOUT}),
     _S.SUCCESS: frozenset(),
     _S.FAILED: frozenset(),
     _S.PARTIAL: frozenset(),
+    _S.TIMEOUT: frozenset(),
     _S.CANCELLED: frozenset(),
 }
 

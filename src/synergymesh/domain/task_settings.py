@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -20,6 +19,10 @@ CPUS_MAX = 100_000
 """CPUs of one task: far above any cluster, so a larger figure is a mistake."""
 
 
+SECONDS_MAX = 100 * 366 * 86_400.0
+"""A hundred years: a moment so far away still fits into any database's integer of nanoseconds."""
+
+
 class TaskSettings(TypedDict, total=False):
     """Name what `@task(...)`, `options(...)` and `Workflow.add(...)` take alike.
 
@@ -28,6 +31,9 @@ class TaskSettings(TypedDict, total=False):
         priority: a whole number from -1000 to 1000; higher ones go first within a tenant.
         retry: a policy, or None for the default one.
         timeout: seconds for one attempt, above 0, or None for no limit.
+        total_timeout: seconds from when the task may start until it is done, all attempts and waits together.
+        queue_timeout: seconds that the task may wait for its first attempt once it may start.
+        heartbeat_timeout: seconds within which a running attempt has to call `current_task().heartbeat()`.
         memory_mb: MiB that it takes of its tenant's quota while it runs, or None for the default of the settings.
         cpus: CPUs that it takes, 1.0 is one, or None for the default of the settings.
     """
@@ -36,6 +42,9 @@ class TaskSettings(TypedDict, total=False):
     priority: int
     retry: RetryPolicy | None
     timeout: float | None
+    total_timeout: float | None
+    queue_timeout: float | None
+    heartbeat_timeout: float | None
     memory_mb: int | None
     cpus: float | None
 
@@ -47,6 +56,9 @@ DEFAULTS: TaskSettings = {
     "timeout": None,
     "memory_mb": None,
     "cpus": None,
+    "total_timeout": None,
+    "queue_timeout": None,
+    "heartbeat_timeout": None,
 }
 """What counts where nothing is said; in the order in which a definition's JSON has them."""
 
@@ -122,9 +134,19 @@ def _is_retry(value: Any) -> bool:
     return value is None or isinstance(value, RetryPolicy)
 
 
-def is_seconds(value: Any) -> bool:
-    """Tell whether a value is a limit of time: a finite number of seconds above 0, or None."""
-    return value is None or (_is_number(value) and 0 < value < math.inf)
+def _is_seconds(value: Any) -> bool:
+    return value is None or (_is_number(value) and 0 < value <= SECONDS_MAX)
+
+
+def check_seconds(owner: str, name: str, value: Any) -> float | None:
+    """Give a limit of time.
+
+    Raises:
+        InvalidWorkflow: it is no number of seconds above 0, nor None; the message names `owner`.
+    """
+    if not _is_seconds(value):
+        raise InvalidWorkflow(f"{owner}: {name} {_SECONDS_WANTED}, not {value!r:.100}.", field=name)
+    return None if value is None else float(value)
 
 
 def _is_memory(value: Any) -> bool:
@@ -135,15 +157,18 @@ def _is_cpus(value: Any) -> bool:
     return value is None or (_is_number(value) and 0 <= value <= CPUS_MAX)
 
 
-_SECONDS_AND_SHARES = frozenset({"weight", "timeout", "cpus"})
+_SECONDS_AND_SHARES = frozenset({"weight", "timeout", "cpus", "total_timeout", "queue_timeout", "heartbeat_timeout"})
 
-SECONDS_WANTED = "is a number of seconds above 0, or None"
+_SECONDS_WANTED = "is a number of seconds above 0 and at most a hundred years, or None"
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight": (_is_weight, "is the expected seconds, a finite number from 0"),
     "priority": (_is_priority, f"must be a whole number from {-PRIORITY_MAX} to {PRIORITY_MAX}"),
     "retry": (_is_retry, "takes a RetryPolicy"),
-    "timeout": (is_seconds, SECONDS_WANTED),
+    "timeout": (_is_seconds, _SECONDS_WANTED),
+    "total_timeout": (_is_seconds, _SECONDS_WANTED),
+    "queue_timeout": (_is_seconds, _SECONDS_WANTED),
+    "heartbeat_timeout": (_is_seconds, _SECONDS_WANTED),
     "memory_mb": (_is_memory, "is a whole number of MiB from 0, or None"),
     "cpus": (_is_cpus, f"is a number of CPUs from 0 to {CPUS_MAX:,}, or None"),
 }

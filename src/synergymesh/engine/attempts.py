@@ -7,18 +7,24 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
+from typing import Any
 
 from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut
+from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut, TimeLimit
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.committer import Answer
+from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.executor import Executor
 from synergymesh.ports.store import Committed, TaskStarted
+from synergymesh.ports.task_context import TaskContext, task_in
+
+STOPS_MAX = 3
+"""Times that an attempt is stopped again which swallowed that it was stopped: one that does so once ends then."""
 
 LONG_TASK_SECONDS = 1.0
 """Attempts that run longer are written down as running, for people and for crash forensics."""
@@ -42,6 +48,7 @@ class Attempts:
         runs: OpenRuns,
         executors: Mapping[str, Executor],
         clock: Clock,
+        deadlines: Deadlines,
         *,
         stop_grace_seconds: float,
     ) -> None:
@@ -54,6 +61,7 @@ class Attempts:
         self._loop_executor = executors["loop"]
         self._thread_executor = executors["thread"]
         self._clock = clock
+        self._deadlines = deadlines
         self._stop_grace_seconds = stop_grace_seconds
         self._loop = asyncio.get_running_loop()
         self._suspect: Attempt | None = None
@@ -95,14 +103,38 @@ class Attempts:
     def _execute(self, attempt: Attempt) -> None:
         attempt.executor = self._loop_executor if attempt.task.is_async else self._thread_executor
         attempt.executor.run(attempt)
-        timeout = attempt.run.version.plan.timeouts[attempt.position]
+        plan = attempt.run.version.plan
+        timeout = plan.timeouts[attempt.position]
         if timeout is not None:
-            attempt.timer = self._loop.call_later(timeout, self._expire, attempt, timeout)
+            attempt.timer = self._deadlines.after(timeout, self.expire, attempt, TimedOut(timeout))
+        if plan.heartbeats is not None:
+            seconds = plan.heartbeats[attempt.position]
+            if seconds is not None:
+                self._listen(attempt, seconds, attempt.context.beats, self._loop.time())
 
-    def _expire(self, attempt: Attempt, timeout: float) -> None:
-        """Stop an attempt whose time is over."""
-        attempt.expired = True
-        self._stop(attempt, TimedOut(timeout))
+    def _listen(self, attempt: Attempt, seconds: float, beats: int, heard_at: float) -> None:
+        """Look now and then whether an attempt has given a heartbeat; one that is late is seen a quarter later."""
+        if attempt.context.beats != beats:
+            beats, heard_at = attempt.context.beats, self._loop.time()
+        elif self._loop.time() >= heard_at + seconds:
+            self.expire(attempt, TimedOut(seconds, TimeLimit.HEARTBEAT))
+            return
+        attempt.heart = self._deadlines.after(seconds / 4, self._listen, attempt, seconds, beats, heard_at)
+
+    def expire(self, attempt: Attempt, outcome: TimedOut) -> None:
+        """Stop an attempt because a time limit has passed."""
+        if attempt.settled:
+            return
+        if attempt.executor is None:
+            # not begun: its start is being recorded
+            self._runs.judge(attempt, outcome)
+            self._leave(attempt)
+            return
+        attempt.expired = outcome
+        if not attempt.stopped:
+            if attempt.timer is not None:
+                attempt.timer.cancel()
+            self._stop(attempt, outcome)
 
     def stop(self, attempt: Attempt, outcome: Cancelled | Interrupted) -> None:
         """Stop an attempt because its run is cancelled or the process shuts down."""
@@ -121,12 +153,16 @@ class Attempts:
         assert attempt.executor is not None
         attempt.executor.stop(attempt)
         if attempt.executor.can_interrupt:
-            attempt.timer = self._loop.call_later(self._stop_grace_seconds, self._abandon, attempt, outcome)
+            attempt.timer = self._deadlines.after(self._stop_grace_seconds, self._abandon, attempt, outcome, STOPS_MAX)
         else:
-            self._abandon(attempt, outcome)
+            self._abandon(attempt, outcome, 0)
 
-    def _abandon(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Judge an attempt that does not end; its slot stays taken until it really does."""
+    def _abandon(self, attempt: Attempt, outcome: Outcome, stops: int) -> None:
+        """Judge an attempt that does not end, and stop it a few times more; its slot stays taken until it ends."""
+        if stops:
+            assert attempt.executor is not None
+            attempt.executor.stop(attempt)
+            attempt.timer = self._deadlines.after(self._stop_grace_seconds, self._abandon, attempt, outcome, stops - 1)
         if not attempt.settled:
             context = attempt.context
             log.warning(
@@ -136,7 +172,7 @@ class Attempts:
                 task_id=context.task_id,
                 attempt=context.attempt,
             )
-            self._runs.judge(attempt, outcome)
+            self._runs.judge(attempt, attempt.expired or outcome)
             self._look_whether_quiet()
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -145,11 +181,11 @@ class Attempts:
             return  # an executor that reports twice must not give back a slot that somebody else has by now
         if attempt.timer is not None:
             attempt.timer.cancel()
+        if attempt.heart is not None:
+            attempt.heart.cancel()
         if not attempt.settled:
-            if attempt.expired:
-                timeout = attempt.run.version.plan.timeouts[attempt.position]
-                assert timeout is not None
-                outcome = TimedOut(timeout)
+            if attempt.expired is not None:
+                outcome = attempt.expired
             elif isinstance(outcome, Cancelled) and not attempt.run.cancelling:
                 outcome = Interrupted()
             self._runs.judge(attempt, outcome)
@@ -171,6 +207,18 @@ class Attempts:
                     self.suspect_cleared(run, [position])
         self._look_whether_quiet()
         self.slot_freed()
+
+    def lingering(self) -> list[Attempt]:
+        """Give the attempts that were stopped and judged, but go on: each still holds its slot."""
+        return [attempt for attempt in self.under_way.values() if attempt.settled]
+
+    def context_of(self, task: asyncio.Task[Any]) -> TaskContext | None:
+        """Give who an asyncio task works for; also from another thread, while the event loop is blocked."""
+        for attempt in list(self.under_way.values()):
+            if attempt.handle is task:
+                return attempt.context
+        get_context = getattr(task, "get_context", None)  # from Python 3.12 on
+        return None if get_context is None else task_in(get_context())
 
     async def drain(self, grace_seconds: float) -> None:
         """Let what runs end within the grace period, then stop the rest; afterwards every attempt is judged."""

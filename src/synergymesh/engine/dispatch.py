@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.domain.limits import Reservation
@@ -27,6 +27,7 @@ class Dispatcher:
 
     Attributes:
         parked: tasks by version whose functions cannot be found.
+        limited_offered: is called with what `offer` is called with, for runs with time limits.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Dispatcher:
     ) -> None:
         self.scheduler = scheduler
         self.parked: dict[str, list[tuple[LiveRun, Sequence[int], Instant]]] = {}
+        self.limited_offered: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
         self._attempts = attempts
         self._committer = committer
         self._neighbours = neighbours
@@ -67,6 +69,8 @@ class Dispatcher:
 
     def offer(self, run: LiveRun, positions: Sequence[int], at: Instant = 0) -> None:
         """Hand tasks of a run to the scheduler, at once or for a moment to come."""
+        if run.version.plan.limits is not None:
+            self.limited_offered(run, positions, at)
         if run.version.tasks is None:
             self.parked.setdefault(run.version.plan.content_hash, []).append((run, positions, at))
             return
@@ -150,3 +154,7 @@ class Dispatcher:
         self._alarm = None
         self._alarm_at = 0
         self.pump_soon()
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing; until somebody listens."""

@@ -9,10 +9,12 @@ from typing import Any
 from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
-from synergymesh.domain.retry import ErrorInfo, Outcome
+from synergymesh.domain.retry import ErrorInfo, Outcome, TimedOut
 from synergymesh.domain.run_state import PENDING, RETRYING, RunState
 from synergymesh.domain.tries import NO_TRIES, Cause, Tries
+from synergymesh.engine.deadlines import Deadline
 from synergymesh.engine.events import RunEvent
+from synergymesh.engine.run_limits import RunLimits
 from synergymesh.engine.versions import Version
 from synergymesh.ports.executor import Executor
 from synergymesh.ports.store import Change, RunFinished
@@ -29,7 +31,8 @@ class Attempt:
         grant: what the scheduler gave for it.
         executor: None until the attempt is handed to it.
         recorded: whether the store knows that it runs.
-        expired: whether its timeout has passed.
+        expired: the time limit that has passed, or None.
+        heart: when it is looked again whether the attempt gives heartbeats.
         settled: whether its verdict is given; what it reports after that is ignored.
     """
 
@@ -40,6 +43,7 @@ class Attempt:
         "expired",
         "grant",
         "handle",
+        "heart",
         "number",
         "position",
         "recorded",
@@ -68,10 +72,11 @@ class Attempt:
         self.context = TaskContext(run.run_id, run.version.plan.component_ids[position], run.tenant_id, number)
         self.executor: Executor | None = None
         self.handle: Any = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Deadline | None = None
+        self.heart: Deadline | None = None
         self.stopped = False
         self.recorded = False
-        self.expired = False
+        self.expired: TimedOut | None = None
         self.settled = False
 
     @property
@@ -120,6 +125,8 @@ class LiveRun:
         errors: by position, why tasks failed for good.
         direct: by position, what a direct call calls; None for a run of a workflow.
         unrecorded: changes that go in front of the first ones that are recorded of the run, or None.
+        limits: the deadlines of the run and its tasks; None if there are none.
+        timed_out: why the run is ended, if its own time is over.
         watchers: are called with every event of the run, and with None if no more will come although it is not final.
     """
 
@@ -130,6 +137,7 @@ class LiveRun:
         "direct",
         "errors",
         "input",
+        "limits",
         "not_before",
         "order",
         "priority",
@@ -140,6 +148,7 @@ class LiveRun:
         "started_at",
         "state",
         "tenant_id",
+        "timed_out",
         "tries",
         "unrecorded",
         "version",
@@ -177,6 +186,8 @@ class LiveRun:
         self.tries: dict[int, Tries] | None = None
         self.crashes: dict[int, int] | None = None
         self.errors: dict[int, ErrorInfo] | None = None
+        self.limits: RunLimits | None = None
+        self.timed_out: ErrorInfo | None = None
         self.waiters: list[asyncio.Future[RunFinished]] | None = None
         self.direct: Sequence[DirectTask] | None = None
         self.unrecorded: list[Change] | None = None

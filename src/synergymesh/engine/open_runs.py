@@ -58,6 +58,7 @@ class OpenRuns:
 
     Attributes:
         released: is called with a run, the positions that may start, and the moment from which (0 for now).
+        limited_started: is called when an attempt starts in a run with time limits, and whether it is the first one.
         policy_of: gives the retry policy of a run's task at a position.
         waits_no_more: is called with a run when its first task starts, or when it is clear that none will.
         backlog: counts the open tasks.
@@ -67,6 +68,7 @@ class OpenRuns:
     def __init__(self, committer: Committer, clock: Clock, dice: Random, *, payload_bytes_max: int) -> None:
         self.released: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
         self.policy_of: Callable[[LiveRun, int], RetryPolicy] = _as_planned
+        self.limited_started: Callable[[LiveRun, int, bool], None] = _nothing
         self._committer = committer
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
@@ -92,6 +94,9 @@ class OpenRuns:
     def unload(self, run: LiveRun) -> None:
         """Let go of a run that is not begun; it goes on when it is loaded again."""
         del self._live[run.run_id]
+        if run.limits is not None:
+            run.limits.close()
+            run.limits = None
         if run.waiters is not None or run.watchers is not None:
             self.followers.depart(run)
 
@@ -137,6 +142,8 @@ class OpenRuns:
         if begins:
             run.started_at = attempt.started_at
             self.waits_no_more(run)
+        if run.limits is not None:
+            self.limited_started(run, position, begins)
         if run.watchers:
             if begins:
                 self._tell(run, None, RUNNING, at=attempt.started_at)
@@ -230,6 +237,8 @@ class OpenRuns:
     def settle(self, run: LiveRun, position: int, finished: TaskFinished) -> None:
         """Note a task's final state and have it recorded with what follows from it; then release its dependants."""
         ready, skipped = run.state.settle(position, finished.status, finished.result)
+        if run.limits is not None:
+            run.limits.drop(position)
         self.backlog.add(run.tenant_id, -1 - len(skipped))
         unit: list[Change] = [finished]
         if skipped:
@@ -277,6 +286,9 @@ class OpenRuns:
         status = run.state.outcome(cancelled=run.cancelling)
         result: bytes | None = None
         errors = {} if run.errors is None else {p: ErrorInfo(e.type, e.message) for p, e in run.errors.items()}
+        if run.timed_out is not None and status not in (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL):
+            status = ExecutionStatus.TIMEOUT
+            errors[NO_POSITION] = run.timed_out
         if status is ExecutionStatus.SUCCESS or status is ExecutionStatus.PARTIAL:
             try:
                 result = self._output(run)
@@ -301,6 +313,8 @@ class OpenRuns:
         self._live.pop(run.run_id, None)
         for left in self._leaving:
             left.add(run.run_id)
+        if run.limits is not None:
+            run.limits.close()
         if run.watchers:
             self._tell(run, None, end.status, at=end.ended_at)
         for waiter in run.waiters or ():
@@ -326,6 +340,8 @@ class OpenRuns:
         for left in self._leaving:
             left.add(run.run_id)
         self.waits_no_more(run)
+        if run.limits is not None:
+            run.limits.close()
         run.state.cancel_waiting()  # nothing more of it starts
         for attempt in list((run.running or {}).values()):
             attempt.settled = True
@@ -336,13 +352,21 @@ class OpenRuns:
                 waiter.set_exception(error)
         run.waiters = None
 
-    def cancel(self, run: LiveRun, by: Actor | None = None) -> asyncio.Future[None]:
+    def cancel(
+        self, run: LiveRun, by: Actor | None = None, *, timed_out: ErrorInfo | None = None
+    ) -> asyncio.Future[None]:
         """Cancel what waits of a run, and retry nothing of what runs; give what is done once that is recorded.
 
-        Does not stop what runs: the run is final once that has ended. `by` is who wants it.
+        Does not stop what runs: the run is final once that has ended.
+
+        Args:
+            run: which.
+            by: who wants it.
+            timed_out: the time limit of the run that ends it, if it is no wish of people.
         """
         run.cancelling = True
         self.waits_no_more(run)
+        run.timed_out = timed_out
         now = self._clock.now()
         cancelled = run.state.cancel_waiting()
         self.backlog.add(run.tenant_id, -len(cancelled))

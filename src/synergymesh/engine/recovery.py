@@ -15,6 +15,7 @@ from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns, encode_json
+from synergymesh.engine.time_limits import TimeLimits
 from synergymesh.engine.versions import Version, Versions
 from synergymesh.engine.window import Window
 from synergymesh.logs import Log
@@ -55,6 +56,7 @@ class Recovery:
         runs: OpenRuns,
         dispatcher: Dispatcher,
         window: Window,
+        time_limits: TimeLimits,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -62,6 +64,7 @@ class Recovery:
         self._versions = versions
         self._runs = runs
         self._dispatcher = dispatcher
+        self._time_limits = time_limits
         self._clock = clock
 
     async def run(self) -> int:
@@ -78,6 +81,7 @@ class Recovery:
                 version = await self._versions.load(record.content_hash)
                 await self._take_up(record, version, tasks.get(record.run_id, []), attempts.get(record.run_id, []))
         recovered += await self._window.start()
+        self._time_limits.catch_up()
         if recovered:
             log.info("open runs were taken up again", runs=recovered)
         return recovered
@@ -100,8 +104,9 @@ class Recovery:
         poisoned = self._restore_tasks(run, tasks)
         self._runs.add(run)
         startable = run.state.startable()
+        self._time_limits.restore(run, tasks)
         if record.cancel_requested_at is not None:
-            await self._runs.cancel(run)
+            await self._runs.cancel(run, timed_out=self._time_limits.passed(run, record.cancel_requested_at))
             return
         if version.source == DIRECT:
             self._fail_direct_call(run, startable, self._clock.now())

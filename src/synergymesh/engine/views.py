@@ -19,6 +19,7 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import NO_PLAN, Tenant, TenantPolicy, TierPlan
 from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.events import error_of
+from synergymesh.engine.live import Attempt as LiveAttempt
 from synergymesh.engine.live import LiveRun
 from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord
 
@@ -107,6 +108,39 @@ class Run:
     recoveries: int
     reason: str | None = None
     tasks: tuple[RunTask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LingeringAttempt:
+    """Name an attempt that was stopped and goes on all the same.
+
+    Attributes:
+        number: of the attempt.
+        in_thread: whether it is a plain function, which cannot be stopped from outside.
+        started_at: aware (UTC).
+    """
+
+    tenant_id: str
+    run_id: str
+    task_id: str
+    number: int
+    in_thread: bool
+    started_at: datetime
+
+
+def lingering_views(attempts: Sequence[LiveAttempt]) -> list[LingeringAttempt]:
+    """Name attempts that go on although they were stopped."""
+    return [
+        LingeringAttempt(
+            tenant_id=attempt.context.tenant_id,
+            run_id=attempt.context.run_id,
+            task_id=attempt.context.task_id,
+            number=attempt.number,
+            in_thread=not attempt.task.is_async,
+            started_at=to_datetime(attempt.started_at),
+        )
+        for attempt in attempts
+    ]
 
 
 def tenant_view(record: TenantRecord, plans: Mapping[str, TierPlan]) -> Tenant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 
 from synergymesh.errors import InvalidRequest, NotRunning
@@ -22,9 +22,10 @@ class TaskContext:
         cancelled: whether the attempt should end soon. A task on the event loop is also interrupted at its next await;
             a plain function in a thread has to look here.
         progress: what `heartbeat` was told last, 0 to 1, or None.
+        beats: how often `heartbeat` was called.
     """
 
-    __slots__ = ("attempt", "cancelled", "progress", "run_id", "task_id", "tenant_id")
+    __slots__ = ("attempt", "beats", "cancelled", "progress", "run_id", "task_id", "tenant_id")
 
     def __init__(self, run_id: str, task_id: str, tenant_id: str, attempt: int) -> None:
         self.run_id = run_id
@@ -33,6 +34,7 @@ class TaskContext:
         self.attempt = attempt
         self.cancelled = False
         self.progress: float | None = None
+        self.beats = 0
 
     @property
     def idempotency_token(self) -> str:
@@ -48,7 +50,7 @@ class TaskContext:
         return _log.bind(tenant_id=self.tenant_id, run_id=self.run_id, task_id=self.task_id, attempt=self.attempt)
 
     def heartbeat(self, progress: float | None = None) -> None:
-        """Say that the task is alive, and how far it is.
+        """Say that the task is alive, and how far it is; a task with a `heartbeat_timeout` has to, again and again.
 
         Args:
             progress: 0 to 1.
@@ -60,6 +62,7 @@ class TaskContext:
             if not 0 <= progress <= 1:
                 raise InvalidRequest(f"progress must be between 0 and 1, not {progress!r}.", field="progress")
             self.progress = float(progress)
+        self.beats += 1
 
 
 _current: ContextVar[TaskContext | None] = ContextVar("synergymesh_current_task", default=None)
@@ -75,6 +78,11 @@ def current_task() -> TaskContext:
     if context is None:
         raise NotRunning("current_task() was called outside a running task. Submit the task's workflow to run it.")
     return context
+
+
+def task_in(context: Context) -> TaskContext | None:
+    """Give the task that runs in a context, if one does."""
+    return context.get(_current)
 
 
 def enter_task(context: TaskContext) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from synergymesh.domain import payload
 from synergymesh.domain.definition import Component, Dependency, Parameter, WorkflowDefinition, check_identifier
-from synergymesh.domain.task_settings import TaskSettings, check_settings
+from synergymesh.domain.task_settings import TaskSettings, check_seconds, check_settings
 from synergymesh.domain.templates import InputRef, NodeRef, Template
 from synergymesh.errors import DuplicateComponent, InvalidRequest, InvalidWorkflow
 from synergymesh.workflows import direct
@@ -48,14 +48,25 @@ class Workflow:
         name: of the workflow.
     """
 
-    def __init__(self, name: str, *, source: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        source: str | None = None,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+    ) -> None:
         """Begin an empty workflow.
 
         Args:
             name: of the workflow.
+            timeout: seconds for a whole run, from the start of its first task, or None.
+            queue_timeout: seconds that a run may wait for that start, or None.
             source: where its functions are found after a restart; by default found out.
         """
         self.name = check_identifier(name, "workflow name")
+        self._timeout = check_seconds(f"workflow {name!r}", "timeout", timeout)
+        self._queue_timeout = check_seconds(f"workflow {name!r}", "queue_timeout", queue_timeout)
         self._source = source
         self._home: Mapping[str, Any] = sys._getframe(1).f_globals
         self._function: Callable[..., Any] | None = None
@@ -87,6 +98,8 @@ class Workflow:
                 parameters=tuple(map(_parameter, self._signature.parameters.values())),
                 components=tuple(self._components.values()),
                 output=self._only_leaf() if self._output is _MISSING else self._output,
+                timeout=self._timeout,
+                queue_timeout=self._queue_timeout,
             )
         return self._definition
 
@@ -272,14 +285,21 @@ class Workflow:
     # --- tracing ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, function: Callable[..., Any], name: str | None = None) -> Workflow:
-        """Trace a function: every task that it calls becomes a component.
+    def of(
+        cls,
+        function: Callable[..., Any],
+        name: str | None = None,
+        *,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+    ) -> Workflow:
+        """Trace a function: every task that it calls becomes a component; the rest is as in `Workflow`.
 
         Raises:
             InvalidWorkflow: what it describes cannot be run.
         """
         _check_function(function)
-        self = cls(function.__name__ if name is None else name)
+        self = cls(function.__name__ if name is None else name, timeout=timeout, queue_timeout=queue_timeout)
         self._home = getattr(function, "__globals__", {})
         self._signature = Signature.of(function, f"workflow {self.name!r}")
         parameters = self._signature.parameters.values()
@@ -347,11 +367,20 @@ def _place(names: Mapping[str, Any], attribute: str) -> str | None:
 @overload
 def workflow(function: Callable[..., Any], /) -> Workflow: ...
 @overload
-def workflow(*, name: str | None = None) -> Callable[[Callable[..., Any]], Workflow]: ...
+def workflow(
+    *, name: str | None = None, timeout: float | None = None, queue_timeout: float | None = None
+) -> Callable[[Callable[..., Any]], Workflow]: ...
 
 
-def workflow(function: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a workflow of a function: `@workflow` or `@workflow(name=…)`.
+def workflow(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    queue_timeout: float | None = None,
+) -> Any:
+    """Make a workflow of a function: `@workflow` or `@workflow(name=…, timeout=…, queue_timeout=…)`.
 
     The function is called once, now, with nodes for its inputs; every task that it calls becomes a component, and what
     it returns is the output.
@@ -360,5 +389,5 @@ def workflow(function: Any = None, /, *, name: str | None = None) -> Any:
         InvalidWorkflow: what it describes cannot be run.
     """
     if function is None:
-        return lambda traced: Workflow.of(traced, name)
-    return Workflow.of(function, name)
+        return lambda traced: Workflow.of(traced, name, timeout=timeout, queue_timeout=queue_timeout)
+    return Workflow.of(function, name, timeout=timeout, queue_timeout=queue_timeout)
