@@ -175,5 +175,5 @@ def assemble(
         maintenance=Maintenance(store, committer, scheduler, attempts, statistics, neighbours, clock),
         overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
         statistics=statistics,
-        monitoring=Monitoring(statistics, scheduler, tenants, admission, clock),
+        monitoring=Monitoring(statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock),
     )

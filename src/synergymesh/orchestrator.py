@@ -17,6 +17,7 @@ from synergymesh.domain.payload import decode
 from synergymesh.domain.queue_views import TenantView
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
+from synergymesh.domain.service_levels import ServiceLevel
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantTier
 from synergymesh.engine.acting import ActingAs, current_actor
@@ -37,6 +38,7 @@ from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
 from synergymesh.store.sqlite_files import parse_address
+from synergymesh.telemetry.metrics import exposition
 from synergymesh.workflows.registry import Registry
 from synergymesh.workflows.workflow import Workflow
 
@@ -483,6 +485,18 @@ class Orchestrator:
     async def get_metrics(self) -> MeshMetrics:
         """Give the figures of all tenants together: executions, failures, durations, retries."""
         return self._running.monitoring.mesh()
+
+    async def metrics_text(self) -> str:
+        """Give the metrics in Prometheus' text format; `telemetry.endpoint.MetricsEndpoint` serves them."""
+        return exposition(self._running.monitoring.figures(), tenants_max=self.settings.metrics_tenants_max)
+
+    async def sla_report(self, tenant_id: str) -> list[ServiceLevel]:
+        """Compare the last hour, day and thirty days of a tenant with what its tier promises.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return await self._running.monitoring.service_levels(tenant_id)
 
     async def get_tenant_health(self, tenant_id: str) -> TenantHealth:
         """Say how a tenant is doing, judged by its last hour, with the reasons and its figures.

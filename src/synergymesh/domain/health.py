@@ -56,7 +56,7 @@ def diagnose(
             failing.append(said)
         elif percent < sla_percent:
             degraded.append(f"{said}; its tier promises {sla_percent:g} %")
-    (wait,) = last_hour.wait_percentiles(95)
+    (wait,) = last_hour.wait.percentiles(95)
     if wait / 1e6 > WAIT_SECONDS_MAX:
         degraded.append(f"5 % of its tasks waited longer than {wait / 1e6:.0f} s in the queue")
     if open_breakers:

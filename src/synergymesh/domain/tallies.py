@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from synergymesh.domain.histogram import percentiles
-
-MEASURE_CHARACTERS_MAX = 32
+from synergymesh.domain.histogram import bucket_of, percentiles
 
 
 class Measure(StrEnum):
@@ -22,38 +20,83 @@ class Measure(StrEnum):
     """Not a count: `total` is when the last task ended, in nanoseconds since 1970."""
 
 
+class Durations:
+    """Hold a histogram of durations in microseconds.
+
+    Attributes:
+        counts: by bucket of `domain.histogram`.
+        sum: of all durations.
+    """
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.sum = 0
+
+    def add(self, microseconds: int) -> None:
+        """Count one."""
+        self.merge(bucket_of(microseconds), 1, microseconds)
+
+    def merge(self, bucket: int, count: int, total: int) -> None:
+        """Count so many more in a bucket."""
+        self.counts[bucket] = self.counts.get(bucket, 0) + count
+        self.sum += total
+
+    @property
+    def count(self) -> int:
+        """Give how many there are."""
+        return sum(self.counts.values())
+
+    @property
+    def mean(self) -> float:
+        """Give the mean in microseconds, 0 of nothing."""
+        count = self.count
+        return self.sum / count if count else 0.0
+
+    def percentiles(self, *wanted: float) -> list[float]:
+        """Give percentiles (0 to 100) in microseconds, 0 of nothing."""
+        return percentiles(self.counts, wanted)
+
+
 class Tally:
-    """Hold the counts of one tenant, or of all.
+    """Hold the counts of one tenant, or of several.
 
     Attributes:
         counts: by measure, of those that have no histogram.
-        durations, waits: by bucket of `domain.histogram`.
-        duration_sum, wait_sum: microseconds.
+        duration: of the attempts that gave a verdict.
+        wait: from ready to started.
         last_end: nanoseconds since 1970, 0 if no task has ended.
     """
 
-    __slots__ = ("counts", "duration_sum", "durations", "last_end", "wait_sum", "waits")
+    __slots__ = ("counts", "duration", "last_end", "wait")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        self.durations: dict[int, int] = {}
-        self.duration_sum = 0
-        self.waits: dict[int, int] = {}
-        self.wait_sum = 0
+        self.duration = Durations()
+        self.wait = Durations()
         self.last_end = 0
 
     def add(self, measure: str, bucket: int, count: int, total: int) -> None:
         """Count so many more in a bucket (0 where there is no histogram)."""
         if measure == Measure.DURATION:
-            self.durations[bucket] = self.durations.get(bucket, 0) + count
-            self.duration_sum += total
+            self.duration.merge(bucket, count, total)
         elif measure == Measure.WAIT:
-            self.waits[bucket] = self.waits.get(bucket, 0) + count
-            self.wait_sum += total
+            self.wait.merge(bucket, count, total)
         elif measure == Measure.LAST_END:
             self.last_end = max(self.last_end, total)
         else:
             self.counts[measure] = self.counts.get(measure, 0) + count
+
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another one."""
+        for measure, count in other.counts.items():
+            self.counts[measure] = self.counts.get(measure, 0) + count
+        for mine, its in ((self.duration, other.duration), (self.wait, other.wait)):
+            for bucket, count in its.counts.items():
+                mine.merge(bucket, count, 0)
+            mine.sum += its.sum
+        self.last_end = max(self.last_end, other.last_end)
 
     def count(self, *measures: str) -> int:
         """Give the sum of these counts."""
@@ -79,17 +122,3 @@ class Tally:
         """Give the share of executions that succeeded, 100 if there was none."""
         executions = self.executions
         return 100.0 * self.succeeded / executions if executions else 100.0
-
-    @property
-    def duration_mean(self) -> float:
-        """Give the mean duration in microseconds, 0 if nothing was measured."""
-        measured = sum(self.durations.values())
-        return self.duration_sum / measured if measured else 0.0
-
-    def duration_percentiles(self, *wanted: float) -> list[float]:
-        """Give percentiles of the duration in microseconds."""
-        return percentiles(self.durations, wanted)
-
-    def wait_percentiles(self, *wanted: float) -> list[float]:
-        """Give percentiles of the queue wait in microseconds."""
-        return percentiles(self.waits, wanted)

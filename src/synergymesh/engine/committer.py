@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter_ns
 from typing import NamedTuple
 
+from synergymesh.domain.tallies import Durations
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.logs import Log
 from synergymesh.ports.store import CommitResult, Store, Unit
@@ -48,6 +50,7 @@ class Committer:
     Attributes:
         batches: how many transactions were written.
         units: how many units they had.
+        durations: of those transactions.
         trouble: why the database cannot be written now, or None; at the end, why units were given up.
         room_made: is called after each transaction.
         recorded: is called with the units of each transaction and their answers, before those who wait for them are.
@@ -69,6 +72,7 @@ class Committer:
         self.recorded: Callable[[Sequence[Entry], Sequence[CommitResult]], None] = _nothing
         self.batches = 0
         self.units = 0
+        self.durations = Durations()
         self.trouble: StoreError | None = None
 
     def start(self) -> None:
@@ -81,6 +85,11 @@ class Committer:
         self._wake.set()
         if self._writer is not None:
             await self._writer
+
+    @property
+    def waiting(self) -> int:
+        """Give how many units wait to be written."""
+        return len(self._waiting)
 
     @property
     def is_full(self) -> bool:
@@ -159,6 +168,7 @@ class Committer:
     async def _write(self, batch: list[Entry]) -> None:
         for failures in range(1_000_000):
             try:
+                begun = perf_counter_ns()
                 results = await self._store.commit([entry.unit for entry in batch])
             except StoreError as error:
                 batch = self._after_failure(batch, error)
@@ -174,6 +184,7 @@ class Committer:
                 self.trouble = None
             self.batches += 1
             self.units += len(batch)
+            self.durations.add((perf_counter_ns() - begun) // 1_000)
             self.recorded(batch, results)
             for entry, result in zip(batch, results, strict=True):
                 entry.done(result)

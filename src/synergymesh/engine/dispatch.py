@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from time import perf_counter_ns
+
 from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.domain.limits import Reservation
 from synergymesh.domain.scheduler import Scheduler
@@ -28,6 +30,8 @@ class Dispatcher:
     Attributes:
         parked: tasks by version whose functions cannot be found.
         limited_offered: is called with what `offer` is called with, for runs with time limits.
+        starts: how many attempts were started.
+        busy_nanoseconds: spent on choosing and starting them.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Dispatcher:
         self.scheduler = scheduler
         self.parked: dict[str, list[tuple[LiveRun, Sequence[int], Instant]]] = {}
         self.limited_offered: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
+        self.starts = 0
+        self.busy_nanoseconds = 0
         self._attempts = attempts
         self._committer = committer
         self._neighbours = neighbours
@@ -115,6 +121,7 @@ class Dispatcher:
         self._pump_is_due = False
         if not self._started:
             return
+        begun = perf_counter_ns()
         scheduler = self.scheduler
         now = self._clock.now()
         due = scheduler.next_due()
@@ -127,11 +134,13 @@ class Dispatcher:
                 break
             self._attempts.begin(grant)
             started(grant)
+            self.starts += 1
         for tenant_id, reservation in scheduler.pending_reservations(now):
             self._reserve(tenant_id, reservation)
         due = scheduler.next_due()
         if due is not None and due != self._alarm_at:
             self._set_alarm(due)
+        self.busy_nanoseconds += perf_counter_ns() - begun
 
     def _reserve(self, tenant_id: str, reservation: Reservation) -> None:
         """Write down starts of a tenant's rolling hour before they are used."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from synergymesh.domain.health import Diagnosis, Health, diagnose
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.service_levels import SPANS_SECONDS, ServiceLevel, service_level
 from synergymesh.domain.states import TenantStatus
-from synergymesh.domain.tallies import Tally
+from synergymesh.domain.tallies import Durations, Tally
 from synergymesh.engine.admission import Admission
+from synergymesh.engine.committer import Committer
+from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
+from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.statistics import Statistics
 from synergymesh.engine.tenants import Tenants
 from synergymesh.errors import InvalidRequest
@@ -83,6 +87,44 @@ class TenantHealth:
     last_execution: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantFigures:
+    """Hold what is counted of a tenant, or of several together, and what it does now."""
+
+    tenant_id: str
+    tally: Tally
+    running: int
+    waiting: int
+    open_tasks: int
+    holds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshFigures:
+    """Hold everything that a monitoring system may want to know.
+
+    Attributes:
+        tenants: one for each, those with the most executions and tasks first.
+        slots, running: of the executors.
+        commits, commit_units: transactions, and the changes that belong together in them.
+        commit_durations: of the transactions.
+        starts, dispatch_seconds: attempts that were started, and the time that choosing and starting them took.
+        units_waiting: changes that wait to be written.
+        is_writable: whether the database could be written the last time.
+    """
+
+    tenants: Sequence[TenantFigures]
+    slots: int
+    running: int
+    commits: int
+    commit_units: int
+    commit_durations: Durations
+    starts: int
+    dispatch_seconds: float
+    units_waiting: int
+    is_writable: bool
+
+
 class Monitoring:
     """Answer from what is in memory; nothing here waits for the store."""
 
@@ -92,8 +134,14 @@ class Monitoring:
         scheduler: Scheduler[LiveRun],
         tenants: Tenants,
         admission: Admission,
+        runs: OpenRuns,
+        committer: Committer,
+        dispatcher: Dispatcher,
         clock: Clock,
     ) -> None:
+        self._runs = runs
+        self._committer = committer
+        self._dispatcher = dispatcher
         self._statistics = statistics
         self._scheduler = scheduler
         self._tenants = tenants
@@ -117,10 +165,40 @@ class Monitoring:
             succeeded=total.succeeded,
             failed=total.failed,
             success_percent=total.success_percent,
-            duration_mean_ms=total.duration_mean / 1_000,
+            duration_mean_ms=total.duration.mean / 1_000,
             retries=total.count("retried"),
             running=self._scheduler.running,
             tenants=len(self._tenants),
+        )
+
+    def figures(self) -> MeshFigures:
+        """Give everything that is counted."""
+        now = self._clock.now()
+        tallies = dict(self._statistics.by_tenant())
+        tenants = [
+            TenantFigures(
+                tenant_id=view.tenant_id,
+                tally=tallies.get(view.tenant_id) or Tally(),
+                running=view.running,
+                waiting=view.waiting + view.delayed + view.aside,
+                open_tasks=self._runs.backlog.of(view.tenant_id),
+                holds={reason.value: count for reason, count in view.holds.items()},
+            )
+            for view in self._scheduler.snapshot(now)
+        ]
+        tenants.sort(key=lambda each: (-each.tally.executions - each.open_tasks, each.tenant_id))
+        committer, dispatcher = self._committer, self._dispatcher
+        return MeshFigures(
+            tenants=tenants,
+            slots=self._tenants.capacity.slots,
+            running=self._scheduler.running,
+            commits=committer.batches,
+            commit_units=committer.units,
+            commit_durations=committer.durations,
+            starts=dispatcher.starts,
+            dispatch_seconds=dispatcher.busy_nanoseconds / 1e9,
+            units_waiting=committer.waiting,
+            is_writable=committer.trouble is None,
         )
 
     def health(self, tenant_id: object) -> TenantHealth:
@@ -140,8 +218,8 @@ class Monitoring:
             succeeded=tally.succeeded,
             failed=tally.failed,
             success_percent=tally.success_percent,
-            duration=_in_milliseconds(tally.duration_percentiles),
-            wait=_in_milliseconds(tally.wait_percentiles),
+            duration=_in_milliseconds(tally.duration),
+            wait=_in_milliseconds(tally.wait),
             running=self._scheduler.running_of(tenant.tenant_id),
             waiting=self._scheduler.waiting_of(tenant.tenant_id),
             last_execution=_last_end(tally),
@@ -157,6 +235,18 @@ class Monitoring:
             sla_percent=tenant.sla_uptime_percent,
             suspended=tenant.status is TenantStatus.SUSPENDED,
         )
+
+    async def service_levels(self, tenant_id: object) -> list[ServiceLevel]:
+        """Compare the spans of a report with what a tenant's tier promises.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        tenant = self._tenants.get(tenant_id)
+        return [
+            service_level(span, await self._statistics.since(tenant.tenant_id, seconds), tenant.sla_uptime_percent)
+            for span, seconds in SPANS_SECONDS.items()
+        ]
 
     def has_room(self, tenant_id: object, resource: str) -> bool:
         """Tell whether a limit of a tenant, and of the one above it, has room for one more; takes nothing.
@@ -201,8 +291,8 @@ class Monitoring:
         return self._admission.rate_has_room(self._tenants.get(tenant_id), self._clock.now())
 
 
-def _in_milliseconds(percentiles: Callable[..., list[float]]) -> Percentiles:
-    p50, p95, p99 = (found / 1_000 for found in percentiles(50, 95, 99))
+def _in_milliseconds(durations: Durations) -> Percentiles:
+    p50, p95, p99 = (found / 1_000 for found in durations.percentiles(50, 95, 99))
     return Percentiles(p50=p50, p95=p95, p99=p99)
 
 

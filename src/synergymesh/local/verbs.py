@@ -16,8 +16,10 @@ import msgspec
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.service_levels import ServiceLevel
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.explaining import RunExplanation
+from synergymesh.engine.monitoring import TenantHealth
 from synergymesh.engine.overview import Overview
 
 AnswerT = TypeVar("AnswerT")
@@ -126,6 +128,9 @@ SET_TIER = Verb("set_tier", NewTier, Tenant)
 SET_QUOTA = Verb("set_quota", NewQuota, Tenant)
 SET_WEIGHT = Verb("set_weight", NewWeight, Tenant)
 THROTTLE_TENANT = Verb("throttle_tenant", Throttle, Tenant)
+METRICS_TEXT = Verb("metrics_text", Nothing, str)
+GET_TENANT_HEALTH = Verb("get_tenant_health", OfTenant, TenantHealth)
+SLA_REPORT = Verb("sla_report", OfTenant, list[ServiceLevel])
 SUSPEND_TENANT = Verb("suspend_tenant", OfTenant, Tenant)
 RESUME_TENANT = Verb("resume_tenant", OfTenant, Tenant)
 DELETE_TENANT = Verb("delete_tenant", Deletion, type(None), seconds_max=DELETE_SECONDS)
@@ -138,6 +143,9 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             EXPLAIN,
             OVERVIEW,
             NEIGHBOURS,
+            METRICS_TEXT,
+            GET_TENANT_HEALTH,
+            SLA_REPORT,
             LIST_TENANTS,
             GET_TENANT,
             CREATE_TENANT,

@@ -1,0 +1,1 @@
+"""What a running mesh shows to monitoring systems."""

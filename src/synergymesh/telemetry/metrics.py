@@ -1,0 +1,178 @@
+"""The metrics in Prometheus' text format: names by its conventions, labels in bounded numbers.
+
+Prometheus, "Metric and label naming" and "Exposition formats".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+
+from prometheus_client import generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from synergymesh.domain.histogram import bounds_of
+from synergymesh.domain.tallies import Durations, Measure, Tally
+from synergymesh.engine.monitoring import MeshFigures, TenantFigures
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+OTHER = "other"
+"""The tenant label of all those that have none of their own."""
+
+BOUNDS_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    1_800.0,
+)
+"""Upper bounds of the buckets that are shown, for tasks of milliseconds as of half an hour."""
+
+_TASK = "task."
+_RUN = "run."
+
+
+class _Families(Collector):
+    """Give the metrics of one moment."""
+
+    def __init__(self, figures: MeshFigures, tenants_max: int) -> None:
+        self._figures = figures
+        self._tenants = bounded(figures.tenants, tenants_max)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric."""
+        yield from self._of_tenants()
+        yield from self._of_mesh()
+
+    def _of_tenants(self) -> Iterator[Metric]:
+        submitted = CounterMetricFamily("synergymesh_runs_submitted", "Runs that were acknowledged.", labels=["tenant"])
+        runs = CounterMetricFamily("synergymesh_runs", "Runs that ended, by status.", labels=["tenant", "status"])
+        tasks = CounterMetricFamily("synergymesh_tasks", "Tasks that ended, by status.", labels=["tenant", "status"])
+        retries = CounterMetricFamily(
+            "synergymesh_task_retries", "Attempts that failed and were followed by another.", labels=["tenant"]
+        )
+        durations = HistogramMetricFamily(
+            "synergymesh_task_duration_seconds",
+            "How long the attempts took that gave a task its verdict.",
+            labels=["tenant"],
+        )
+        waits = HistogramMetricFamily(
+            "synergymesh_queue_wait_seconds", "How long tasks were ready before they started.", labels=["tenant"]
+        )
+        running = GaugeMetricFamily("synergymesh_tasks_running", "Attempts that are under way.", labels=["tenant"])
+        waiting = GaugeMetricFamily("synergymesh_tasks_waiting", "Tasks that wait in a queue.", labels=["tenant"])
+        backlog = GaugeMetricFamily(
+            "synergymesh_backlog_tasks", "Tasks of open runs that are not final.", labels=["tenant"]
+        )
+        holds = CounterMetricFamily(
+            "synergymesh_limit_hits", "How often a limit held a tenant, by reason.", labels=["tenant", "reason"]
+        )
+        for tenant in self._tenants:
+            name = [tenant.tenant_id]
+            tally = tenant.tally
+            submitted.add_metric(name, tally.count(Measure.SUBMITTED))
+            for measure, count in sorted(tally.counts.items()):
+                if measure.startswith(_TASK):
+                    tasks.add_metric([*name, measure.removeprefix(_TASK)], count)
+                elif measure.startswith(_RUN) and measure != Measure.SUBMITTED:
+                    runs.add_metric([*name, measure.removeprefix(_RUN)], count)
+            retries.add_metric(name, tally.count(Measure.RETRIED))
+            durations.add_metric(name, *_buckets(tally.duration))
+            waits.add_metric(name, *_buckets(tally.wait))
+            running.add_metric(name, tenant.running)
+            waiting.add_metric(name, tenant.waiting)
+            backlog.add_metric(name, tenant.open_tasks)
+            for reason, count in sorted(tenant.holds.items()):
+                holds.add_metric([*name, reason], count)
+        yield from (submitted, runs, tasks, retries, durations, waits, running, waiting, backlog, holds)
+
+    def _of_mesh(self) -> Iterator[Metric]:
+        figures = self._figures
+        yield InfoMetricFamily("synergymesh", "The version that runs.", {"version": version("synergymesh")})
+        yield GaugeMetricFamily("synergymesh_tenants", "Tenants that there are.", len(figures.tenants))
+        yield GaugeMetricFamily("synergymesh_executor_slots", "Attempts that may run at the same time.", figures.slots)
+        yield GaugeMetricFamily("synergymesh_executor_slots_used", "Attempts that are under way.", figures.running)
+        yield CounterMetricFamily("synergymesh_commits", "Transactions that were written.", figures.commits)
+        yield CounterMetricFamily(
+            "synergymesh_commit_units", "Changes that belong together in those transactions.", figures.commit_units
+        )
+        commits = HistogramMetricFamily("synergymesh_commit_duration_seconds", "How long the transactions took.")
+        commits.add_metric([], *_buckets(figures.commit_durations))
+        yield commits
+        yield GaugeMetricFamily(
+            "synergymesh_commit_units_waiting", "Changes that wait to be written.", figures.units_waiting
+        )
+        yield CounterMetricFamily("synergymesh_task_starts", "Attempts that were started.", figures.starts)
+        yield CounterMetricFamily(
+            "synergymesh_dispatch_seconds", "Time spent on choosing and starting attempts.", figures.dispatch_seconds
+        )
+        yield GaugeMetricFamily(
+            "synergymesh_database_writable", "1 unless the database could not be written last.", figures.is_writable
+        )
+
+
+def exposition(figures: MeshFigures, *, tenants_max: int) -> str:
+    """Give the metrics as text.
+
+    Args:
+        figures: of the mesh.
+        tenants_max: how many tenants have a label of their own; the rest is summed up as `other`.
+    """
+    return generate_latest(_Families(figures, tenants_max)).decode()
+
+
+def bounded(tenants: Iterable[TenantFigures], tenants_max: int) -> list[TenantFigures]:
+    """Give the first tenants as they are, and all others together."""
+    every = list(tenants)
+    if len(every) <= tenants_max:
+        return every
+    tally = Tally()
+    holds: dict[str, int] = {}
+    rest = every[tenants_max:]
+    for tenant in rest:
+        tally.merge(tenant.tally)
+        for reason, count in tenant.holds.items():
+            holds[reason] = holds.get(reason, 0) + count
+    other = TenantFigures(
+        tenant_id=OTHER,
+        tally=tally,
+        running=sum(each.running for each in rest),
+        waiting=sum(each.waiting for each in rest),
+        open_tasks=sum(each.open_tasks for each in rest),
+        holds=holds,
+    )
+    return [*every[:tenants_max], other]
+
+
+def _buckets(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+    """Give the cumulative counts by upper bound, and the sum in seconds; right within the width of a bucket."""
+    counts = sorted((bounds_of(bucket)[1] / 1e6, count) for bucket, count in durations.counts.items())
+    cumulated: list[tuple[str, float]] = []
+    seen, place = 0, 0
+    for bound in BOUNDS_SECONDS:
+        while place < len(counts) and counts[place][0] <= bound:
+            seen += counts[place][1]
+            place += 1
+        cumulated.append((str(bound), seen))
+    cumulated.append(("+Inf", durations.count))
+    return cumulated, durations.sum / 1e6

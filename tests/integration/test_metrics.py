@@ -1,0 +1,123 @@
+"""The metrics agree with what happened, their names keep to the conventions, and their number is bounded."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, TenantTier
+from synergymesh.engine.direct_calls import DirectCall
+from synergymesh.settings import read_settings
+from synergymesh.telemetry.endpoint import MetricsEndpoint
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+async def good() -> int:
+    return 1
+
+
+async def bad() -> None:
+    raise ValueError
+
+
+def families(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(found: dict[str, Metric], name: str, **labels: str) -> float:
+    for family in found.values():
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    raise AssertionError(f"there is no {name}{labels}")
+
+
+@pytest.fixture
+def text() -> str:
+    with EnterpriseSynergyMeshOrchestrator() as mesh:
+        tenant_id = mesh.create_tenant("Acme", TenantTier.ENTERPRISE)
+
+        async def work() -> None:
+            for _ in range(3):
+                await mesh.execute_with_retry(good, "c", tenant_id)
+            await mesh.execute_with_retry(bad, "c", tenant_id, max_retries=0)
+
+        asyncio.run(work())
+        return str(mesh._call(mesh.orchestrator.metrics_text()))
+
+
+def test_the_metrics_agree_with_what_happened(text: str) -> None:
+    found = families(text)
+    assert value(found, "synergymesh_tasks_total", status="success") == 3
+    assert value(found, "synergymesh_tasks_total", status="failed") == 1
+    assert value(found, "synergymesh_runs_total", status="success") == 3
+    assert value(found, "synergymesh_runs_submitted_total") == 4
+    assert value(found, "synergymesh_task_duration_seconds_count") == 4
+    assert value(found, "synergymesh_task_duration_seconds_bucket", le="+Inf") == 4
+    assert value(found, "synergymesh_executor_slots") == read_settings().max_concurrent_tasks
+    assert value(found, "synergymesh_tenants") == 1
+    assert value(found, "synergymesh_commits_total") >= 4
+    assert value(found, "synergymesh_database_writable") == 1
+
+
+def test_names_keep_to_the_conventions(text: str) -> None:
+    for name, family in families(text).items():
+        assert name.startswith("synergymesh"), name
+        assert family.documentation.endswith("."), name
+        assert not re.search(r"milli|micro|_ms\b|minutes", name), name
+        if family.type == "counter":
+            assert all(sample.name.endswith(("_total", "_created")) for sample in family.samples), name
+        if family.type == "histogram":
+            assert name.endswith("_seconds"), name
+
+
+def test_buckets_never_fall(text: str) -> None:
+    for family in families(text).values():
+        if family.type == "histogram":
+            counts = [sample.value for sample in family.samples if sample.name.endswith("_bucket")]
+            assert counts == sorted(counts)
+
+
+async def test_tenants_beyond_the_limit_are_summed_up() -> None:
+    async with Orchestrator(":memory:", settings=read_settings(metrics_tenants_max=2)) as mesh:
+        tenants = [(await mesh.create_tenant(f"tenant {n}")).tenant_id for n in range(5)]
+        for position, tenant in enumerate(tenants):
+            for _ in range(5 - position):
+                await mesh.call([DirectCall(component_id="c", function=good)], tenant=tenant)
+        found = families(await mesh.metrics_text())
+        labels = {sample.labels["tenant"] for sample in found["synergymesh_tasks"].samples}
+        assert labels == {tenants[0], tenants[1], "other"}
+        assert value(found, "synergymesh_tasks_total", tenant="other") == 3 + 2 + 1
+        assert value(found, "synergymesh_task_duration_seconds_count", tenant="other") == 6
+
+
+async def test_an_endpoint_serves_them_and_nothing_else() -> None:
+    async with Orchestrator(":memory:") as mesh:
+        transport = httpx.ASGITransport(app=MetricsEndpoint(mesh))
+        async with httpx.AsyncClient(transport=transport, base_url="http://mesh") as client:
+            answer = await client.get("/metrics")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert value(families(answer.text), "synergymesh_tenants") == 0
+            head = await client.head("/metrics")
+            assert (head.status_code, head.content) == (200, b"")
+            refused = await client.post("/metrics")
+            assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.*")), ids=lambda path: path.name)
+def test_the_deployed_rules_and_dashboards_name_only_metrics_that_exist(file: Path, text: str) -> None:
+    exposed = {sample.name for family in families(text).values() for sample in family.samples}
+    exposed |= {family.name + suffix for family in families(text).values() for suffix in ("_total", "_bucket", "")}
+    written = file.read_text()
+    if file.suffix == ".json":
+        written = " ".join(target["expr"] for panel in json.loads(written)["panels"] for target in panel["targets"])
+    named = set(re.findall(r"\bsynergymesh_\w+", written))
+    assert named
+    assert named - exposed == set()
