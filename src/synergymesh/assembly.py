@@ -81,6 +81,7 @@ class Parts:
     direct_calls: DirectCalls
     monitoring: Monitoring
     statistics: Statistics
+    neighbours: Neighbours
     overviews: Overviews
 
 
@@ -114,6 +115,7 @@ def assemble(
     deadlines = Deadlines(clock)
     attempts = Attempts(scheduler, runs, executors, clock, deadlines, stop_grace_seconds=settings.stop_grace_seconds)
     neighbours = Neighbours(scheduler, clock, dice)
+    neighbours.waited = statistics.waited
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, neighbours, clock)
     time_limits = TimeLimits(deadlines, runs, attempts, scheduler, clock)
     dispatcher.limited_offered = time_limits.offered
@@ -175,5 +177,6 @@ def assemble(
         maintenance=Maintenance(store, committer, scheduler, attempts, statistics, neighbours, clock),
         overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
         statistics=statistics,
+        neighbours=neighbours,
         monitoring=Monitoring(statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock),
     )

@@ -1,10 +1,11 @@
 """What is counted of tenants' work agrees with what happened, also after a restart."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from synergymesh import Orchestrator, RetryPolicy, task, workflow
+from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, task, workflow
 from synergymesh.domain.tallies import Tally
 from synergymesh.engine.statistics import HOUR
 from synergymesh.errors import RunFailed
@@ -35,6 +36,19 @@ def sums(number: int) -> object:
 @workflow
 def fragile() -> object:
     return good(flaky())
+
+
+gate = asyncio.Event()
+
+
+@task
+async def wait_for_gate() -> None:
+    await gate.wait()
+
+
+@workflow
+def gated() -> object:
+    return wait_for_gate()
 
 
 class LaterClock(SystemClock):
@@ -123,3 +137,19 @@ async def test_a_deleted_tenant_is_not_counted_any_more(tmp_path: Path) -> None:
         await do_some_work(mesh, tenant.tenant_id)
         await mesh.delete_tenant(tenant.tenant_id)
         assert counts(mesh._running.statistics.of(tenant.tenant_id)) == {}
+
+
+async def test_how_long_tasks_waited_is_counted_in_the_tenant_that_waited() -> None:
+    async with Orchestrator(":memory:") as mesh:
+        tenant = await mesh.create_tenant("Acme", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))
+        gate.clear()
+        runs = [await mesh.submit(gated, tenant=tenant.tenant_id) for _ in range(3)]
+        await asyncio.sleep(0.05)  # so long the two others wait at least
+        gate.set()
+        for run in runs:
+            await run.result()
+        mesh._running.neighbours.count()
+        wait = mesh._running.statistics.of(tenant.tenant_id).wait
+        assert wait.count == 3
+        assert wait.sum >= 2 * 50_000
+        assert mesh._running.statistics.of("nobody").wait.count == 0

@@ -20,6 +20,10 @@ class Neighbours:
     """Take a sample of the starts, count it now and then, and report on the tenants of the first level.
 
     A start costs one subtraction; what it means is worked out in `count()`.
+
+    Attributes:
+        waited: is called with a tenant, the nanoseconds that one of its tasks was ready before it started, and for how
+            many starts that one stands.
     """
 
     def __init__(self, scheduler: Scheduler[LiveRun], clock: Clock, dice: Random) -> None:
@@ -27,6 +31,7 @@ class Neighbours:
         self._clock = clock
         self._dice = dice
         self._watch = NeighbourWatch()
+        self.waited: Callable[[str, int, int], None] = _nothing
         self._skip = 0
         self._stride = 1
         self._starts = 0
@@ -76,6 +81,7 @@ class Neighbours:
             charged = grant.charged
             waited = grant.started_at - grant.ready_at
             self._watch.started(_tenant_of(grant), waited, charged, now, times=times)
+            self.waited(grant.tenant_id, waited, times)
             if self._scheduler.is_running(grant):
                 self._running.append((grant, times, charged))
 
@@ -89,6 +95,10 @@ class Neighbours:
                 self._watch.corrected(_tenant_of(grant), more * times, now)
             if self._scheduler.is_running(grant):
                 self._running.append((grant, times, grant.charged))
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing; until somebody listens."""
 
 
 def _tenant_of(grant: Grant[LiveRun]) -> str:

@@ -84,10 +84,10 @@ class Statistics:
                 elif kind is AttemptFailed:
                     self._count(change.tenant_id, _RETRIED)  # type: ignore[union-attr]  # as above
 
-    def waited(self, tenant_id: str, nanoseconds: int) -> None:
-        """Count how long a task was ready before it started."""
-        microseconds = nanoseconds // 1_000
-        self._count(tenant_id, _WAIT, bucket_of(microseconds), microseconds)
+    def waited(self, tenant_id: str, nanoseconds: int, times: int) -> None:
+        """Count how long a task was ready before it started, for so many tasks."""
+        microseconds = max(0, nanoseconds // 1_000)
+        self._count(tenant_id, _WAIT, bucket_of(microseconds), microseconds * times, times)
 
     def _task_finished(self, change: TaskFinished) -> None:
         tenant_id = change.tenant_id
@@ -101,13 +101,13 @@ class Statistics:
             elif change.ended_at > last[1]:
                 last[1] = change.ended_at
 
-    def _count(self, tenant_id: str, measure: str, bucket: int = 0, total: int = 0) -> None:
+    def _count(self, tenant_id: str, measure: str, bucket: int = 0, total: int = 0, times: int = 1) -> None:
         key = (tenant_id, measure, bucket)
         fresh = self._fresh.get(key)
         if fresh is None:
-            self._fresh[key] = [1, total]
+            self._fresh[key] = [times, total]
         else:
-            fresh[0] += 1
+            fresh[0] += times
             fresh[1] += total
 
     def forget(self, tenant_id: str) -> None:
