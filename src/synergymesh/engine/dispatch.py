@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-
 from time import perf_counter_ns
 
 from synergymesh.domain.instants import SECOND, Instant
