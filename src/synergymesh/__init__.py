@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from synergymesh.domain.retry import RetryPolicy
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
     from synergymesh.domain.tenants import Tenant, TenantTier
+    from synergymesh.engine.dead_letter_views import DeadLetter
+    from synergymesh.engine.dead_letters import Redriven
     from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
     from synergymesh.engine.events import RunEvent
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
@@ -55,6 +57,8 @@ _HOMES = {
     "synergymesh.domain.queue_views": ("TenantView",),
     "synergymesh.domain.quota": ("ResourceQuota",),
     "synergymesh.domain.tenants": ("Tenant", "TenantTier"),
+    "synergymesh.engine.dead_letter_views": ("DeadLetter",),
+    "synergymesh.engine.dead_letters": ("Redriven",),
     "synergymesh.engine.explaining": ("RunExplanation", "TaskExplanation"),
     "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
     "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
@@ -111,6 +115,7 @@ __all__ = [
     "CohortShare",
     "ComponentDependency",
     "ComponentType",
+    "DeadLetter",
     "Dependency",
     "DependencyNode",
     "DependencyResolver",
@@ -125,6 +130,7 @@ __all__ = [
     "Neighbour",
     "Orchestrator",
     "Overview",
+    "Redriven",
     "Registry",
     "ResourceQuota",
     "RetryLater",

@@ -12,6 +12,7 @@ from synergymesh.engine.admission import Admission
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.control import Control
+from synergymesh.engine.dead_letters import DeadLetters
 from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.direct_calls import DirectCalls
 from synergymesh.engine.dispatch import Dispatcher
@@ -23,6 +24,7 @@ from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.overview import Overviews
 from synergymesh.engine.recovery import Recovery
+from synergymesh.engine.reruns import Reruns
 from synergymesh.engine.retry_policies import RetryPolicies
 from synergymesh.engine.statistics import Statistics
 from synergymesh.engine.submission import Submission
@@ -73,6 +75,8 @@ class Parts:
     submission: Submission
     recovery: Recovery
     control: Control
+    reruns: Reruns
+    dead_letters: DeadLetters
     watching: Watching
     versions: Versions
     window: Window
@@ -145,6 +149,7 @@ def assemble(
         payload_bytes_max=payload_bytes_max,
     )
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
+    reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
     return Parts(
         store=store,
         executors=executors,
@@ -170,6 +175,8 @@ def assemble(
             clock,
             payload_bytes_max=payload_bytes_max,
         ),
+        reruns=reruns,
+        dead_letters=DeadLetters(store, committer, reruns, clock),
         watching=watching,
         versions=versions,
         window=window,

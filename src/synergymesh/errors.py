@@ -13,6 +13,7 @@ SynergyMeshError                 code
 ├── NotFound                     not_found              also a LookupError
 │   ├── UnknownTenant            unknown_tenant         also a ValueError
 │   ├── UnknownRun               unknown_run
+│   ├── UnknownDeadLetter        unknown_dead_letter
 │   └── UnknownWorkflow          unknown_workflow
 ├── Denied                       denied                 the tenant's plan does not allow it, or not now
 │   ├── FeatureNotEnabled        feature_not_enabled    .feature, .tiers that have it
@@ -20,6 +21,7 @@ SynergyMeshError                 code
 │   └── BacklogFull              backlog_full           .waiting, .limit
 ├── Conflict                     conflict               the state of things does not allow it
 │   ├── IdempotencyConflict      idempotency_conflict   the key was used with another workflow or input
+│   ├── RunNotRetryable          run_not_retryable      open, successful, or retried already
 │   ├── TenantNotActive          tenant_not_active      suspended or deleted
 │   ├── LegalHold                legal_hold             the audit log of a tenant must be kept
 │   └── TenantHasOpenRuns        tenant_has_open_runs
@@ -165,6 +167,18 @@ class UnknownRun(NotFound):
         self.run_id = run_id
 
 
+class UnknownDeadLetter(NotFound):
+    """Say that no task of that run failed for good under that name, for this tenant."""
+
+    code = "unknown_dead_letter"
+
+    def __init__(self, dead_letter_id: object) -> None:
+        super().__init__(
+            f"there is no dead letter {dead_letter_id!r}. `synergymesh dead-letters list` shows them (RUN:TASK)."
+        )
+        self.dead_letter_id = dead_letter_id
+
+
 class UnknownWorkflow(NotFound):
     """Say that no workflow of that name is registered."""
 
@@ -245,6 +259,16 @@ class IdempotencyConflict(Conflict):
             f"the idempotency key {key!r} belongs to {run_id}, which has another workflow or input. Use a new key."
         )
         self.key = key
+        self.run_id = run_id
+
+
+class RunNotRetryable(Conflict):
+    """Say that a run cannot be retried as it is now, why, and what to do instead."""
+
+    code = "run_not_retryable"
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"{run_id} cannot be retried: {why}")
         self.run_id = run_id
 
 

@@ -34,6 +34,7 @@ from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.ports.clock import Clock, SystemClock
 from synergymesh.ports.store import RunRecord, Store
+from synergymesh.run_control import RunControl
 from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
@@ -45,7 +46,7 @@ from synergymesh.workflows.workflow import Workflow
 PAGE_RUNS_MAX = 1_000
 
 
-class Orchestrator:
+class Orchestrator(RunControl):
     """Run workflows for tenants, durably; use it as an asynchronous context manager.
 
     Leaving the context lets running tasks end within a grace period. Open runs stay in the database, and go on when it
@@ -592,6 +593,9 @@ class Orchestrator:
     def _problem(self, record: RunRecord) -> str | None:
         version = self._running.versions.known(record.content_hash)
         return None if version is None else version.problem
+
+    def _handle(self, run_id: str, tenant_id: str) -> RunHandle:
+        return RunHandle(self, run_id, tenant_id)
 
     def _live(self, run_id: str) -> LiveRun | None:
         return self._running.runs.get(run_id)

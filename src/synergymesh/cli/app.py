@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synergymesh.cli import output, tenants
+from synergymesh.cli import dead_letters, output, tenants
 from synergymesh.cli.endings import (
     INTERNAL,
     INTERRUPTED,
@@ -23,6 +23,7 @@ from synergymesh.cli.endings import (
 from synergymesh.cli.graph import graph
 from synergymesh.cli.monitoring import health, metrics, sla
 from synergymesh.cli.queue import queue, top
+from synergymesh.cli.reruns import replay, retry
 from synergymesh.cli.run import resume, run
 from synergymesh.cli.runs import cancel, runs, show
 from synergymesh.cli.why import why
@@ -100,6 +101,15 @@ _add(app, health, "synergymesh health", "synergymesh health Acme --json")
 _add(app, sla, "synergymesh sla Acme")
 _add(app, metrics, "synergymesh metrics", "synergymesh metrics --database sqlite:///mesh.db > mesh.prom")
 _add(
+    app, retry, "synergymesh retry run-18c3a5f0e1b2c3d4aabbccdd", "synergymesh retry run-18c3a5f0e1b2c3d4aabbccdd --all"
+)
+_add(
+    app,
+    replay,
+    "synergymesh replay run-18c3a5f0e1b2c3d4aabbccdd",
+    "synergymesh replay run-18c3a5f0e1b2c3d4aabbccdd --input '{\"order_id\": 43}'",
+)
+_add(
     app,
     graph,
     "synergymesh graph checkout.py",
@@ -113,6 +123,15 @@ app.add_typer(
     "  synergymesh tenants create Acme --tier professional --max-concurrent-tasks 50\n"
     "  synergymesh tenants list\n"
     "  synergymesh tenants suspend Acme",
+)
+app.add_typer(
+    dead_letters.app,
+    name="dead-letters",
+    epilog="\b\nExamples:\n"
+    "  synergymesh dead-letters list --tenant Acme --error ConnectionError\n"
+    "  synergymesh dead-letters show run-18c3a5f0e1b2c3d4aabbccdd:charge\n"
+    "  synergymesh dead-letters redrive --workflow checkout --since 2026-11-20\n"
+    "  synergymesh dead-letters discard run-18c3a5f0e1b2c3d4aabbccdd:charge --reason 'paid by hand'",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from synergymesh.domain.states import ExecutionStatus
@@ -12,6 +13,7 @@ from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, UnknownRun, UnknownTenant
 
 if TYPE_CHECKING:
+    from synergymesh.engine.dead_letter_views import DeadLetter
     from synergymesh.engine.views import Run
     from synergymesh.store.sqlite import SqliteReader
 
@@ -95,6 +97,39 @@ class Reading:
             await self._reader.list_attempts([run_id]),
         )
         return run_view(record, tasks=tasks)
+
+    async def dead_letters(
+        self,
+        *,
+        tenant_id: str | None,
+        workflow: str | None,
+        error_type: str | None,
+        since: datetime | None,
+        limit: int,
+        cursor: str | None,
+    ) -> list[DeadLetter]:
+        """Give the tasks that failed for good and that nobody has seen to, of the newest runs first."""
+        from synergymesh.engine.dead_letter_views import list_from
+
+        return await list_from(
+            self._reader,
+            tenant_id=tenant_id,
+            workflow=workflow,
+            error_type=error_type,
+            since=since,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    async def dead_letter(self, dead_letter_id: str) -> DeadLetter:
+        """Give one with everything that is known of it.
+
+        Raises:
+            UnknownDeadLetter: there is none of that id.
+        """
+        from synergymesh.engine.dead_letter_views import find, look_into
+
+        return await look_into(self._reader, await find(self._reader, dead_letter_id, None))
 
 
 @asynccontextmanager

@@ -81,7 +81,7 @@ def run(
     from synergymesh.workflows.loader import load_workflow
 
     logs.configure(verbose=verbose)
-    given = _read_input(input_)
+    given = read_input(input_)
     with _output_kept_apart(as_json):
         workflow = load_workflow(file, speed=speed)
 
@@ -242,7 +242,7 @@ def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 # --- reading what was given -----------------------------------------------------------------------------------------
 
 
-def _read_input(text: str | None) -> dict[str, Any] | None:
+def read_input(text: str | None) -> dict[str, Any] | None:
     """Read `--input`.
 
     Raises:

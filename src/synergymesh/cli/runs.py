@@ -9,13 +9,13 @@ import typer
 
 from synergymesh.cli import output
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
+from synergymesh.cli.traces import show_trace
 from synergymesh.domain.states import ExecutionStatus
 
 if TYPE_CHECKING:
     from synergymesh.engine.views import Run, RunTask
 
 RUNS_MAX = 1_000
-TRACEBACK_LINES_MAX = 30
 
 ENDINGS = {
     "retries_exhausted": "its retries are used up",
@@ -115,6 +115,8 @@ def show(
             "retries": retries_of(found) or None,
             "interruptions": sum(task.interruptions for task in found.tasks) or None,
             "recoveries": found.recoveries or None,
+            "retry of": found.retry_of,
+            "replay of": found.replay_of,
             "error": found.error,
         }
     )
@@ -149,20 +151,16 @@ def show(
         )
     for task in found.tasks:
         if task.error is not None and task.error.traceback:
-            lines = output.clean_lines(task.error.traceback)
             output.say()
             why = f" ({ENDINGS[task.error.ending]})" if task.error.ending in ENDINGS else ""
             output.say(f"{task.task_id} failed for good{why}:")
-            if len(lines) > TRACEBACK_LINES_MAX:
-                output.say("…", indent=2)
-            for line in lines[-TRACEBACK_LINES_MAX:]:
-                output.write(f"  {line}\n")
+            show_trace(task.error.traceback)
             break  # the first one explains most; --json has all
 
 
 def _row(task: RunTask) -> tuple[object, ...]:
     took = output.between(task.started_at, task.ended_at) if task.started_at and task.status != "pending" else None
-    return task.task_id, task.status, task.attempt or None, took, task.error
+    return task.task_id, task.status, "reused" if task.reused else task.attempt or None, took, task.error
 
 
 async def _find(database: str, run_id: str) -> tuple[Run, str]:

@@ -22,6 +22,7 @@ class Action(StrEnum):
     """What is recorded; the order is that of the documentation."""
 
     RUN_SUBMITTED = "run.submitted"
+    RUN_LINKED = "run.linked"
     RUN_STARTED = "run.started"
     RUN_CANCEL_REQUESTED = "run.cancel_requested"
     RUN_FINISHED = "run.finished"
@@ -30,6 +31,7 @@ class Action(StrEnum):
     TASK_INTERRUPTED = "task.interrupted"
     TASK_CRASHED = "task.crashed"
     TASK_FINISHED = "task.finished"
+    DEAD_LETTER_DISCARDED = "dead_letter.discarded"
     LIMIT_HIT = "limit.hit"
     TENANT_CREATED = "tenant.created"
     TENANT_PLAN_CHANGED = "tenant.plan_changed"
@@ -85,6 +87,7 @@ CATALOGUE: dict[Action, Described] = {
     described.action: described
     for described in (
         _routine(Action.RUN_SUBMITTED, "run/RUN", "a run is acknowledged"),
+        _routine(Action.RUN_LINKED, "run/RUN", "a new run goes on with an earlier one, or repeats it"),
         _routine(Action.RUN_STARTED, "run/RUN", "the first attempt of a run that goes on after it"),
         _routine(Action.RUN_CANCEL_REQUESTED, "run/RUN", "somebody wants a run to stop"),
         _routine(Action.RUN_FINISHED, "run/RUN", "a run is final; its status is in the details"),
@@ -93,6 +96,9 @@ CATALOGUE: dict[Action, Described] = {
         _routine(Action.TASK_INTERRUPTED, "task/RUN/COMPONENT", "the process was shut down while an attempt ran"),
         _routine(Action.TASK_CRASHED, "task/RUN/COMPONENT", "the process died while an attempt was known to run"),
         _routine(Action.TASK_FINISHED, "task/RUN/COMPONENT", "a task is final; its status is in the details"),
+        _sensitive(
+            Action.DEAD_LETTER_DISCARDED, "dead_letter/RUN:COMPONENT", "a dead letter is put away, with a reason"
+        ),
         _routine(
             Action.LIMIT_HIT, "tenant/TENANT", "a submission is denied; the further ones of a minute are counted in one"
         ),

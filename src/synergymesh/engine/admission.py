@@ -30,8 +30,15 @@ class Admission:
         self._queued_tasks_max = queued_tasks_max
         self._rates: dict[str, SubmissionRate] = {}
 
-    def admit(self, tenant: Tenant, plan: Plan, priority: int, now: Instant) -> None:
+    def admit(self, tenant: Tenant, plan: Plan, priority: int, now: Instant, *, size: int | None = None) -> None:
         """Admit a run and take its place in the rate.
+
+        Args:
+            tenant: whose.
+            plan: of its workflow version.
+            priority: of the run.
+            now: the present.
+            size: how many tasks are to be done; None for all of the plan.
 
         Raises:
             FeatureNotEnabled: the run needs a feature that the tenant's tier does not have.
@@ -46,9 +53,10 @@ class Admission:
             check_feature(tenant, "custom_policies", "a priority", plans)
         self._check_size(tenant, plan)
         family = self._family(tenant)
+        asked = plan.size if size is None else size
         for each in family:
-            self._check_backlog(each, plan.size)
-        self._check_whole_backlog(plan.size)
+            self._check_backlog(each, asked)
+        self._check_whole_backlog(asked)
         wait = max(self._rate(each, now).retry_after(now) for each in family)
         if wait:
             raise RateLimitExceeded(

@@ -10,14 +10,14 @@ from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
 from synergymesh.domain.retry import ErrorInfo, Outcome, TimedOut
-from synergymesh.domain.run_state import PENDING, RETRYING, RunState
+from synergymesh.domain.run_state import PENDING, RETRYING, RUNNING, RunState
 from synergymesh.domain.tries import NO_TRIES, Cause, Tries
 from synergymesh.engine.deadlines import Deadline
-from synergymesh.engine.events import RunEvent
+from synergymesh.engine.events import RunEvent, error_of
 from synergymesh.engine.run_limits import RunLimits
 from synergymesh.engine.versions import Version
 from synergymesh.ports.executor import Executor
-from synergymesh.ports.store import Change, RunFinished
+from synergymesh.ports.store import Change, RunFinished, TaskRecord
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.workflows.direct_tasks import DirectTask
 from synergymesh.workflows.tasks import Task
@@ -197,6 +197,16 @@ class LiveRun:
         """Tell whether the task at that position still waits to be started."""
         status = self.state.statuses[position]
         return status is PENDING or status is RETRYING
+
+    def restore(self, task: TaskRecord) -> None:
+        """Take over the verdict on a task that an attempt has ended before."""
+        position = self.version.plan.positions[task.component_id]
+        self.state.move(position, RUNNING)
+        error = error_of(task.error)
+        if error is not None:
+            self.errors = self.errors or {}
+            self.errors[position] = error
+        self.state.settle(position, task.status, task.result)
 
     def next_number(self, position: int) -> int:
         """Give the number of the next attempt; never one that was given before, in whichever life of the process."""

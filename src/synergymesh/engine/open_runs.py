@@ -274,6 +274,11 @@ class OpenRuns:
             for p in positions
         ]
 
+    def conclude(self, run: LiveRun) -> None:
+        """Have the end of a run recorded that was taken up with nothing left to do."""
+        end = self._end(run, self._clock.now())
+        self._committer.put([end], partial(self._settled, run, [end], [], end))
+
     def first_news(self, run: LiveRun) -> list[Change]:
         """Give the record of a run's start, once."""
         if run.start_recorded or run.started_at is None:

@@ -33,6 +33,8 @@ FUNCTION_LOST = (
     "the process ended during this direct call, and a function that was given as an object cannot be found again. "
     "Call it again, or make it a task of a workflow, which goes on after a crash."
 )
+QUARANTINED = "synergymesh.Quarantined"
+"""The type of the error of a quarantined task."""
 
 SETTLED_BY_AN_ATTEMPT = (
     ExecutionStatus.SUCCESS,
@@ -103,6 +105,9 @@ class Recovery:
         retry_at = self._restore_attempts(run, attempts)
         poisoned = self._restore_tasks(run, tasks)
         self._runs.add(run)
+        if not run.state.open_tasks:
+            self._runs.conclude(run)
+            return
         startable = run.state.startable()
         self._time_limits.restore(run, tasks)
         if record.cancel_requested_at is not None:
@@ -132,18 +137,12 @@ class Recovery:
 
     def _restore_tasks(self, run: LiveRun, tasks: Sequence[TaskRecord]) -> dict[int, TaskRecord]:
         """Settle the tasks that are final; give those during which the process died too often, by position."""
-        state = run.state
         poisoned = {}
         for task in tasks:
-            position = run.version.plan.positions[task.component_id]
             if task.status in SETTLED_BY_AN_ATTEMPT:
-                state.move(position, RUNNING)
-                error = error_of(task.error)
-                if error is not None:
-                    run.errors = run.errors or {}
-                    run.errors[position] = error
-                state.settle(position, task.status, task.result)
+                run.restore(task)
             elif task.crashes:
+                position = run.version.plan.positions[task.component_id]
                 run.crashes = run.crashes or {}
                 run.crashes[position] = task.crashes
                 if task.crashes >= CRASHES_MAX:
@@ -153,7 +152,7 @@ class Recovery:
     def _quarantine(self, run: LiveRun, position: int, task: TaskRecord, now: Instant) -> None:
         """Fail a task during which the process died too often."""
         error = ErrorInfo(
-            "synergymesh.Quarantined",
+            QUARANTINED,
             f"the process died {task.crashes} times while this task was running, so it is not tried again. "
             f"Run it apart from other work to find out why.",
         )

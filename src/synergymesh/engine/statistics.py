@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from synergymesh.domain.histogram import bucket_of
 from synergymesh.domain.instants import SECOND
+from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tallies import Measure, Tally
 from synergymesh.engine.committer import Answer, Committer, Entry
 from synergymesh.ports.clock import Clock
@@ -91,6 +92,8 @@ class Statistics:
 
     def _task_finished(self, change: TaskFinished) -> None:
         tenant_id = change.tenant_id
+        if change.started_at is None and change.status is ExecutionStatus.SUCCESS:
+            return  # a result of an earlier run that is used again: it was counted there
         self._count(tenant_id, _TASK_MEASURES[change.status.value])
         if change.started_at is not None:
             microseconds = (change.ended_at - change.started_at) // 1_000

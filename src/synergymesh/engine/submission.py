@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
+
 from synergymesh.config import IDENTIFIER_MAX
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.payload import encode
 from synergymesh.domain.tenant_queue import level_of
+from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Version, Versions
-from synergymesh.engine.window import Window
+from synergymesh.engine.window import Window, live_run
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Change, Refused, RunCreated
+from synergymesh.ports.store import Change, Refused, RunCreated, RunLinked, RunStarted, TaskFinished, TaskRecord
 from synergymesh.workflows.workflow import Workflow
 
 PRIORITY_MAX = 1_000
@@ -31,6 +35,43 @@ PRIORITY_MAX = 1_000
 
 INSTANT_MAX = 2**63 - 1
 """Nanoseconds since 1970 that a database can hold."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Say which run another one goes on from, or repeats.
+
+    Attributes:
+        retry_of: the run that it goes on from.
+        replay_of: the run that it repeats.
+        reused: tasks of that run whose results are used again.
+    """
+
+    retry_of: str | None = None
+    replay_of: str | None = None
+    reused: Sequence[TaskRecord] = ()
+
+    def changes(self, row: RunCreated) -> list[Change]:
+        """Give what is recorded of it beside the row of the new run, which has begun if it has results."""
+        changes: list[Change] = [
+            RunLinked(row.run_id, row.tenant_id, self.retry_of, self.replay_of, row.created_at, row.by)
+        ]
+        if self.reused:
+            changes.append(RunStarted(row.run_id, row.tenant_id, row.created_at))
+        changes += [
+            TaskFinished(
+                row.run_id, t.component_id, row.tenant_id, t.status, 0, None, row.created_at, t.result, t.error
+            )
+            for t in self.reused
+        ]
+        return changes
+
+    def restore(self, run: LiveRun) -> None:
+        """Bring a new run to where it goes on."""
+        for task in self.reused:
+            run.restore(task)
+
+
+NO_ORIGIN = Origin()
 
 
 class Submission:
@@ -88,16 +129,46 @@ class Submission:
         check_key(idempotency_key)
         check_priority(priority)
         earliest = check_not_before(not_before)
+        return await self.enter(tenant, version, raw, key=idempotency_key, priority=priority, earliest=earliest)
+
+    async def enter(
+        self,
+        tenant: Tenant,
+        version: Version,
+        raw: bytes,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        earliest: Instant = 0,
+        origin: Origin = NO_ORIGIN,
+    ) -> str:
+        """Admit and record a run whose parts are checked; give its id, or that of the run which has its key.
+
+        Args:
+            tenant: whose.
+            version: what is run.
+            raw: the input as JSON.
+            key: idempotency key.
+            priority: among the runs of the tenant.
+            earliest: no task starts before.
+            origin: the run that it goes on from, or repeats.
+
+        Raises:
+            InvalidRequest, FeatureNotEnabled, RateLimitExceeded, BacklogFull: it is not admitted.
+            IdempotencyConflict: the key belongs to a run with another workflow or input.
+            StoreError: it could not be recorded.
+        """
         await self._committer.room()
         now = self._clock.now()
-        self._admission.admit(tenant, version.plan, priority, now)
+        size = version.plan.size - len(origin.reused)
+        self._admission.admit(tenant, version.plan, priority, now, size=size)
         row = RunCreated(
             self.new_run_id(now),
             tenant.tenant_id,
             version.plan.workflow,
             version.plan.content_hash,
             raw,
-            idempotency_key,
+            key,
             priority,
             earliest,
             now,
@@ -106,15 +177,20 @@ class Submission:
             current_actor(),
         )
         unit: list[Change] = [row] if version.stored else [version.row(now), row]
+        if origin is not NO_ORIGIN:
+            unit += origin.changes(row)
         acknowledged: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._runs.backlog.add(tenant.tenant_id, version.plan.size)
-        self._committer.put(unit, partial(self._recorded, row, version, acknowledged), may_fail=True)
+        self._runs.backlog.add(tenant.tenant_id, size)
+        self._committer.put(unit, partial(self._recorded, row, version, origin, acknowledged), may_fail=True)
         return await acknowledged
 
-    def _recorded(self, row: RunCreated, version: Version, acknowledged: asyncio.Future[str], answer: Answer) -> None:
+    def _recorded(
+        self, row: RunCreated, version: Version, origin: Origin, acknowledged: asyncio.Future[str], answer: Answer
+    ) -> None:
         """Take up a run that is recorded, whether or not its submitter still waits."""
         run_id = row.run_id
-        self._runs.backlog.add(row.tenant_id, -version.plan.size)  # counted again with the run itself
+        # counted again with the run itself
+        self._runs.backlog.add(row.tenant_id, len(origin.reused) - version.plan.size)
         error: Exception | None = None
         if isinstance(answer, Exception):
             error = answer
@@ -126,13 +202,28 @@ class Submission:
                 error = IdempotencyConflict(str(row.idempotency_key), run_id)
         else:
             version.stored = True
-            self._window.take(row, version)
+            if origin.reused:
+                self._go_on(row, version, origin)
+            else:
+                self._window.take(row, version)
         if acknowledged.done():
             return
         if error is not None:
             acknowledged.set_exception(error)
         else:
             acknowledged.set_result(run_id)
+
+    def _go_on(self, row: RunCreated, version: Version, origin: Origin) -> None:
+        """Offer the tasks of a run that begins with results."""
+        run = live_run(row, version)
+        run.started_at = row.created_at
+        run.start_recorded = True
+        origin.restore(run)
+        self._runs.add(run)
+        if run.state.open_tasks:
+            self._dispatcher.offer(run, run.state.startable())
+        else:
+            self._runs.conclude(run)
 
     def new_run_id(self, now: Instant) -> str:
         """Make an id that sorts by time, never the same twice."""

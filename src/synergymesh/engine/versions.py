@@ -30,16 +30,18 @@ class Version:
         tasks: by position; None while the functions cannot be found.
         problem: why they cannot be found, or None.
         stored: whether the store has the definition.
+        workflow: where the functions come from; it may describe another version by now.
         source: where the functions are found again after a restart, or None.
     """
 
-    __slots__ = ("encoders", "plan", "problem", "source", "stored", "tasks")
+    __slots__ = ("encoders", "plan", "problem", "source", "stored", "tasks", "workflow")
 
     def __init__(self, plan: Plan, source: str | None, *, stored: bool) -> None:
         self.plan = plan
         self.source = source
         self.stored = stored
         self.tasks: list[Task[..., Any]] | None = None
+        self.workflow: Workflow | None = None
         self.encoders: list[Callable[[Any], bytes]] = []
         self.problem: str | None = "its functions were not looked for yet"
 
@@ -54,6 +56,7 @@ class Version:
             name: partial(encode, field=f"result of {name}", limit=payload_bytes_max) for name in workflow.tasks
         }
         self.encoders = [encoders[c.task] for c in components]
+        self.workflow = workflow
         self.tasks = [workflow.tasks[c.task] for c in components]
         if workflow.source is not None and workflow.source != self.source:
             self.source = workflow.source

@@ -53,6 +53,7 @@ class RunTask:
         progress: what the running attempt said with `heartbeat`, 0 to 1, or None.
         failures: the attempts before the last one, whatever ended them.
         crashes: how often the process died while the task was known to run.
+        reused: whether the result is that of an earlier run, which this one goes on from.
     """
 
     task_id: str
@@ -66,6 +67,7 @@ class RunTask:
     progress: float | None = None
     failures: tuple[Attempt, ...] = ()
     crashes: int = 0
+    reused: bool = False
 
     @property
     def failed_attempts(self) -> int:
@@ -88,6 +90,8 @@ class Run:
         errors: by component, why each task failed.
         reason: why an open run does not go on, or None.
         recoveries: how often a crash of the process interrupted it.
+        retry_of: the run that it goes on from, or None.
+        replay_of: the run that it repeats, or None.
         tasks: every task in the order of the definition; empty in a list of runs.
     """
 
@@ -106,6 +110,8 @@ class Run:
     started_at: datetime | None
     ended_at: datetime | None
     recoveries: int
+    retry_of: str | None = None
+    replay_of: str | None = None
     reason: str | None = None
     tasks: tuple[RunTask, ...] = ()
 
@@ -205,6 +211,8 @@ def run_view(
         started_at=_moment(started_at),
         ended_at=_moment(record.ended_at),
         recoveries=record.recoveries,
+        retry_of=record.retry_of,
+        replay_of=record.replay_of,
         reason=reason,
         tasks=tasks,
     )
@@ -224,7 +232,7 @@ def task_views(
     views = []
     for position, component in enumerate(definition.components):
         component_id = component.component_id
-        earlier = tuple(_attempt_view(a) for a in failures.get(component_id, ()))
+        earlier = tuple(attempt_view(a) for a in failures.get(component_id, ()))
         row = rows.get(component_id)
         running = None if live is None or live.running is None else live.running.get(position)
         if running is not None and (row is None or not row.status.is_final):
@@ -261,12 +269,14 @@ def task_views(
                     error=error_of(row.error),
                     failures=earlier,
                     crashes=row.crashes,
+                    reused=row.status is ExecutionStatus.SUCCESS and not row.attempt,
                 )
             )
     return tuple(views)
 
 
-def _attempt_view(record: AttemptRecord) -> Attempt:
+def attempt_view(record: AttemptRecord) -> Attempt:
+    """Describe an attempt."""
     error = error_of(record.error)
     return Attempt(
         number=record.number,

@@ -167,7 +167,8 @@ class LocalServer:
         try:
             # only processes of the same user get here
             async with asyncio.timeout(verb.seconds_max), ActingAs(process_actor("local")):
-                return await call(**{name: getattr(arguments, name) for name in arguments.__struct_fields__})
+                given = {name: getattr(arguments, name) for name in arguments.__struct_fields__}
+                return verb.of(await call(**given))
         except TimeoutError:
             raise NotReachable(
                 f"{request.verb} took longer than {verb.seconds_max:.0f} seconds. It may still happen; look again."

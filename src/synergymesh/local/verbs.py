@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,12 +19,17 @@ from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.service_levels import ServiceLevel
 from synergymesh.domain.tenants import Tenant
+from synergymesh.engine.dead_letter_views import DeadLetter
+from synergymesh.engine.dead_letters import Redriven
 from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.monitoring import TenantHealth
 from synergymesh.engine.overview import Overview
 
 AnswerT = TypeVar("AnswerT")
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
+
+REDRIVE_SECONDS = 600.0
+"""Redriving a thousand runs waits for their tenants' submission rates."""
 
 ANSWER_SECONDS = 30.0
 """A commit on a slow disk, many times over."""
@@ -100,6 +106,62 @@ class Deletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
 
 
+class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Go on with a run."""
+
+    run_id: str
+    from_failed: bool = True
+    tenant: str | None = None
+
+
+class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Do a run again."""
+
+    run_id: str
+    input: dict[str, Any] | None = None
+    tenant: str | None = None
+
+
+class OfDeadLetter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name a dead letter."""
+
+    dead_letter_id: str
+    tenant: str | None = None
+
+
+class DeadLetterFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say which dead letters."""
+
+    tenant: str | None = None
+    workflow: str | None = None
+    error_type: str | None = None
+    since: datetime | None = None
+    limit: int = 100
+
+
+class Discard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Put a dead letter away."""
+
+    dead_letter_id: str
+    reason: str
+    tenant: str | None = None
+
+
+class NewRun(msgspec.Struct, frozen=True):
+    """Name a run that was made."""
+
+    id: str
+    tenant_id: str
+
+
+def _new_run(handle: Any) -> NewRun:
+    return NewRun(handle.id, handle.tenant_id)
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[AnswerT_co]):
     """Name something that may be asked.
@@ -115,6 +177,7 @@ class Verb(Generic[AnswerT_co]):
     arguments: type[msgspec.Struct]
     answer: type[AnswerT_co]
     seconds_max: float = ANSWER_SECONDS
+    of: Callable[[Any], Any] = _as_it_is
 
 
 CANCEL_RUN = Verb("cancel_run", OfRun, bool)
@@ -134,6 +197,12 @@ SLA_REPORT = Verb("sla_report", OfTenant, list[ServiceLevel])
 SUSPEND_TENANT = Verb("suspend_tenant", OfTenant, Tenant)
 RESUME_TENANT = Verb("resume_tenant", OfTenant, Tenant)
 DELETE_TENANT = Verb("delete_tenant", Deletion, type(None), seconds_max=DELETE_SECONDS)
+
+RETRY_RUN = Verb("retry_run", Retry, NewRun, of=_new_run)
+REPLAY = Verb("replay", Replay, NewRun, of=_new_run)
+REDRIVE_DEAD_LETTER = Verb("redrive_dead_letter", OfDeadLetter, NewRun, of=_new_run)
+REDRIVE_DEAD_LETTERS = Verb("redrive_dead_letters", DeadLetterFilter, Redriven, seconds_max=REDRIVE_SECONDS)
+DISCARD_DEAD_LETTER = Verb("discard_dead_letter", Discard, DeadLetter)
 
 VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
     {
@@ -156,6 +225,11 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             SUSPEND_TENANT,
             RESUME_TENANT,
             DELETE_TENANT,
+            RETRY_RUN,
+            REPLAY,
+            REDRIVE_DEAD_LETTER,
+            REDRIVE_DEAD_LETTERS,
+            DISCARD_DEAD_LETTER,
         )
     }
 )
@@ -179,7 +253,7 @@ class Here:
 
     async def ask(self, verb: Verb[AnswerT], **arguments: Any) -> AnswerT:
         """Give the answer; raises what the method of `Orchestrator` raises."""
-        answer: AnswerT = await getattr(self._mesh, verb.name)(**arguments)
+        answer: AnswerT = verb.of(await getattr(self._mesh, verb.name)(**arguments))
         return answer
 
 

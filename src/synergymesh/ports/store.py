@@ -136,6 +136,20 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     by: Actor | None = None
 
 
+class RunLinked(msgspec.Struct, frozen=True, gc=False):
+    """A run goes on where another one failed (`retry_of`), or does the same again (`replay_of`).
+
+    A run can be retried once; a second retry of it is refused.
+    """
+
+    run_id: str
+    tenant_id: str
+    retry_of: str | None
+    replay_of: str | None
+    linked_at: Instant
+    by: Actor | None = None
+
+
 class RunStarted(msgspec.Struct, frozen=True, gc=False):
     """The first attempt of a run started: pending -> running."""
 
@@ -200,6 +214,17 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     error: bytes | None
 
 
+class DeadLetterDiscarded(msgspec.Struct, frozen=True, gc=False):
+    """Somebody has seen to a task that failed for good; it is listed no more. One that is discarded stays as it is."""
+
+    run_id: str
+    component_id: str
+    tenant_id: str
+    reason: str
+    discarded_at: Instant
+    by: Actor | None = None
+
+
 class RunFinished(msgspec.Struct, frozen=True, gc=False):
     """A run is final. `result` is JSON; `error` is the JSON of an object: component id -> `ErrorInfo`."""
 
@@ -238,11 +263,13 @@ Change = (
     | StatisticCounted
     | WorkflowStored
     | RunCreated
+    | RunLinked
     | RunStarted
     | CancelRequested
     | TaskStarted
     | AttemptFailed
     | TaskFinished
+    | DeadLetterDiscarded
     | RunFinished
     | Noted
 )
@@ -324,6 +351,8 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     recoveries: int
     level: int = 0
     tasks: int = 1
+    retry_of: str | None = None
+    replay_of: str | None = None
 
 
 class WaitingRecord(msgspec.Struct, frozen=True, gc=False):
@@ -361,6 +390,29 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
     ended_at: Instant
     retry_at: Instant
     error: bytes | None
+
+
+class DeadLetterRecord(msgspec.Struct, frozen=True, gc=False):
+    """A task that failed for good (failed, timeout), with what is stored of its run.
+
+    `retried_as` is the run that goes on with it, if there is one.
+    """
+
+    run_id: str
+    component_id: str
+    tenant_id: str
+    workflow: str
+    content_hash: str
+    run_status: str
+    status: ExecutionStatus
+    attempt: int
+    started_at: Instant | None
+    ended_at: Instant
+    error: bytes | None
+    crashes: int
+    discarded_at: Instant | None
+    discard_reason: str | None
+    retried_as: str | None
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -536,4 +588,35 @@ class Store(AuditLog, Protocol):
 
     async def list_attempts(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[AttemptRecord]:
         """Give the failed attempts of these runs, ordered by (run, component, number)."""
+        ...
+
+    async def list_dead_letters(
+        self,
+        *,
+        tenant_id: str | None,
+        workflow: str | None = None,
+        error_type: str | None = None,
+        since: Instant | None = None,
+        before: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[DeadLetterRecord]:
+        """Give tasks that failed for good, newest run first: neither discarded nor of a run that was retried.
+
+        Args:
+            tenant_id: whose.
+            workflow: only those of this workflow.
+            error_type: only those whose error is of that type or of one derived from it; the last part of its full
+                name is enough.
+            since: only those that ended then or later.
+            before: only those behind this (run, component) in the order (run descending, component descending).
+            limit: how many at most.
+        """
+        ...
+
+    async def get_dead_letter(self, run_id: str, component_id: str, tenant_id: str | None) -> DeadLetterRecord | None:
+        """Give one task that failed for good, also one that was discarded or retried."""
+        ...
+
+    async def get_retry(self, run_id: str, tenant_id: str | None) -> str | None:
+        """Give the id of the run that goes on where this one failed."""
         ...

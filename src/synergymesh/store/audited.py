@@ -21,11 +21,13 @@ from synergymesh.ports.store import (
     AttemptFailed,
     CancelRequested,
     Change,
+    DeadLetterDiscarded,
     EstimateLearnt,
     HourReserved,
     Noted,
     RunCreated,
     RunFinished,
+    RunLinked,
     RunStarted,
     StatisticCounted,
     TaskFinished,
@@ -156,6 +158,19 @@ def _run_submitted(change: RunCreated) -> Entry:
     )
 
 
+class _Link(msgspec.Struct, gc=False):
+    replay_of: str | None
+    retry_of: str | None
+
+
+def _run_linked(change: RunLinked) -> Entry:
+    at = change.linked_at
+    details = _Link(change.replay_of, change.retry_of)
+    return make_entry(
+        change.tenant_id, at, Action.RUN_LINKED.value, f"run/{change.run_id}", at, change.by, _SUCCESS, details
+    )
+
+
 class _Nothing(msgspec.Struct, gc=False):
     """Has nothing to say."""
 
@@ -257,6 +272,15 @@ def _task_finished(change: TaskFinished) -> Entry:
     details = _TaskEnd(number, error, change.started_at, status)
     payload = _encode(_Payload(_TASK_FINISHED, _ENGINE, at, details, entity, outcome, tenant_id, number))
     return Entry(tenant_id, at, _TASK_FINISHED, entity, number, _ENGINE, outcome, payload)
+
+
+def _dead_letter_discarded(change: DeadLetterDiscarded) -> Entry:
+    # Not the reason: it may quote what the task was given, and the row has it.
+    at = change.discarded_at
+    entity = f"dead_letter/{change.run_id}:{change.component_id}"
+    return make_entry(
+        change.tenant_id, at, Action.DEAD_LETTER_DISCARDED.value, entity, at, change.by, _SUCCESS, _NOTHING
+    )
 
 
 class _Crash(msgspec.Struct, gc=False):
@@ -374,12 +398,14 @@ def _noted(change: Noted) -> Entry:
 
 ENTRY_OF: dict[type[Change], Callable[[Any], Entry] | None] = {
     RunCreated: _run_submitted,
+    RunLinked: _run_linked,
     RunStarted: _run_started,
     CancelRequested: _cancel_requested,
     RunFinished: _run_finished,
     TaskStarted: _task_started,
     AttemptFailed: _attempt_failed,
     TaskFinished: _task_finished,
+    DeadLetterDiscarded: _dead_letter_discarded,
     TenantCreated: _tenant_created,
     TenantPlanChanged: _tenant_plan_changed,
     TenantStatusChanged: _tenant_status_changed,

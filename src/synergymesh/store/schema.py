@@ -60,6 +60,12 @@ LATER_RUN = f"{WAITING_RUN} AND not_before > created_at"
 BEGUN_RUN = f"{_OPEN} AND (NOT {_PENDING} OR cancel_requested_at IS NOT NULL)"
 """The condition of every other open run."""
 
+DEAD_TASK = one_of("status", [ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT])
+"""The condition of a task that failed for good."""
+
+DEAD_LETTER = f"{DEAD_TASK} AND discarded_at IS NULL"
+"""The condition of such a task that nobody has seen to."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -169,6 +175,8 @@ runs = Table(
     Column("recoveries", BigInteger, nullable=False, server_default="0"),
     Column("level", BigInteger, nullable=False, server_default="0"),
     Column("tasks", BigInteger, nullable=False, server_default="1"),
+    Column("retry_of", Text),
+    Column("replay_of", Text),
     CheckConstraint(one_of("status", RUN_STATUSES), name="status"),
 )
 # Also the target of the foreign keys of tasks and attempts: a row can only name the tenant that its run has.
@@ -180,6 +188,8 @@ Index(
     unique=True,
     sqlite_where=text("idempotency_key IS NOT NULL"),
 )
+# No foreign key: the run before may be pruned first.
+Index("uq_runs_retry_of", runs.c.retry_of, unique=True, sqlite_where=text("retry_of IS NOT NULL"))
 Index("ix_runs_open", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(_OPEN))
 # In the order of starting; the last two columns are there so that a backlog is skipped and summed without its rows.
 Index(
@@ -213,10 +223,14 @@ tasks = Table(
     Column("result", LargeBinary),
     Column("error", LargeBinary),
     Column("crashes", BigInteger, nullable=False, server_default="0"),
+    Column("discarded_at", BigInteger),
+    Column("discard_reason", Text),
     ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
     CheckConstraint(one_of("status", TASK_STATUSES), name="status"),
 )
 Index("ix_tasks_running", tasks.c.run_id, sqlite_where=text(one_of("status", [ExecutionStatus.RUNNING])))
+
+Index("ix_tasks_dead", tasks.c.run_id, tasks.c.component_id, tasks.c.tenant_id, sqlite_where=text(DEAD_LETTER))
 
 attempts = Table(
     "attempts",

@@ -16,6 +16,7 @@ from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord, AuditPage
 from synergymesh.ports.store import (
     AttemptRecord,
     CommitResult,
+    DeadLetterRecord,
     EstimateRecord,
     Incarnation,
     ReservationRecord,
@@ -27,7 +28,7 @@ from synergymesh.ports.store import (
     WaitingRecord,
     WorkflowRecord,
 )
-from synergymesh.store import audit_reads, backlog_reads, reads, statistics, upkeep, writes
+from synergymesh.store import audit_reads, backlog_reads, dead_letters, reads, statistics, upkeep, writes
 from synergymesh.store.database_thread import DatabaseThread
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import (
@@ -209,6 +210,27 @@ class _ReadVerbs:
         """Give entries, newest first: of one chain in its order, or of all (None) in the order of their recording."""
         wanted = audit_reads.Wanted(since, until, action, actor, entity, outcome)
         return await self._read(audit_reads.find_entries, tenant_id, wanted, cursor, limit)
+
+    async def list_dead_letters(
+        self,
+        *,
+        tenant_id: str | None,
+        workflow: str | None = None,
+        error_type: str | None = None,
+        since: Instant | None = None,
+        before: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[DeadLetterRecord]:
+        """Give tasks that failed for good, newest run first: neither discarded nor of a run that was retried."""
+        return await self._read(dead_letters.list_dead_letters, tenant_id, workflow, error_type, since, before, limit)
+
+    async def get_dead_letter(self, run_id: str, component_id: str, tenant_id: str | None) -> DeadLetterRecord | None:
+        """Give one task that failed for good, also one that was discarded or retried."""
+        return await self._read(dead_letters.get_dead_letter, run_id, component_id, tenant_id)
+
+    async def get_retry(self, run_id: str, tenant_id: str | None) -> str | None:
+        """Give the id of the run that goes on where this one failed."""
+        return await self._read(dead_letters.get_retry, run_id, tenant_id)
 
 
 class SqliteStore(_ReadVerbs):

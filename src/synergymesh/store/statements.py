@@ -269,6 +269,13 @@ START_RUNS = _update(
     ["run_id", "tenant_id", "started_at"],
 )
 
+LINK_RUNS = _update(
+    sa.update(runs)
+    .values(retry_of=_value(3), replay_of=_value(4))
+    .where(*_THIS_RUN, runs.c.retry_of.is_(None), runs.c.replay_of.is_(None)),
+    ["run_id", "tenant_id", "retry_of", "replay_of"],
+)
+
 REQUEST_CANCELS = _update(
     sa.update(runs)
     .values(cancel_requested_at=_value(3))
@@ -342,4 +349,17 @@ LET_TASKS_WAIT = _update(
         has_status(tasks, [ExecutionStatus.RUNNING]),
     ),
     ["run_id", "component_id", "tenant_id", "number", "status"],
+)
+
+DISCARD_DEAD_LETTERS = _update(
+    sa.update(tasks)
+    .values(discarded_at=_value(4), discard_reason=_value(5))
+    .where(
+        tasks.c.run_id == _value(1),
+        tasks.c.component_id == _value(2),
+        tasks.c.tenant_id == _value(3),
+        tasks.c.discarded_at.is_(None),
+        has_status(tasks, [ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT]),
+    ),
+    ["run_id", "component_id", "tenant_id", "discarded_at", "reason"],
 )

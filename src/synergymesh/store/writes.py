@@ -2,7 +2,8 @@
 
 Grouping keeps the meaning of the order that changes came in:
 
-- kinds are written in the order in which one needs another (tenant, workflow, run, start, attempt, task, end of run);
+- kinds are written in the order in which one needs another (tenant, workflow, run, link, start, attempt, task, end of
+  run);
 - a change that must not come before one that is already grouped (a tenant's new status or plan; the start or the
   cancellation of a run that ends, the start of an attempt that fails in the same batch) makes the groups be written
   first;
@@ -31,12 +32,14 @@ from synergymesh.ports.store import (
     Change,
     CommitResult,
     Committed,
+    DeadLetterDiscarded,
     EstimateLearnt,
     HourReserved,
     Noted,
     Refused,
     RunCreated,
     RunFinished,
+    RunLinked,
     RunStarted,
     StatisticCounted,
     TaskFinished,
@@ -68,7 +71,17 @@ C = TypeVar("C", bound=Change)
 R = TypeVar("R", bound="_OfRun")
 
 _OfTenant = RunCreated | HourReserved | EstimateLearnt | StatisticCounted
-_OfRun = RunCreated | RunStarted | CancelRequested | TaskStarted | AttemptFailed | TaskFinished | RunFinished
+_OfRun = (
+    RunCreated
+    | RunLinked
+    | RunStarted
+    | CancelRequested
+    | TaskStarted
+    | AttemptFailed
+    | TaskFinished
+    | DeadLetterDiscarded
+    | RunFinished
+)
 
 
 class _NotAllTookEffect(Exception):
@@ -146,9 +159,11 @@ class _Pending:
         "_careful",
         "_connection",
         "_created",
+        "_discarded",
         "_ended",
         "_estimates",
         "_finished",
+        "_linked",
         "_notes",
         "_reservations",
         "_started",
@@ -178,6 +193,8 @@ class _Pending:
         self._tasks_started: list[TaskStarted] = []
         self._attempts: dict[tuple[str, str, int, str], AttemptFailed] = {}
         self._finished: list[TaskFinished] = []
+        self._linked: dict[tuple[str, str], RunLinked] = {}
+        self._discarded: dict[tuple[str, str, str], DeadLetterDiscarded] = {}
         self._ended: dict[tuple[str, str], RunFinished] = {}
         self._notes: list[Noted] = []
 
@@ -204,6 +221,10 @@ class _Pending:
                 if (change.run_id, change.tenant_id) in self._ended:
                     self.write()
                 self._cancels.setdefault((change.run_id, change.tenant_id), change)
+            case RunLinked():
+                self._linked.setdefault((change.run_id, change.tenant_id), change)
+            case DeadLetterDiscarded():
+                self._discarded.setdefault((change.run_id, change.component_id, change.tenant_id), change)
             case EstimateLearnt():
                 self._estimates.append(change)
             case StatisticCounted():
@@ -244,6 +265,8 @@ class _Pending:
             refuse_runs_of_deleted_tenants(connection, self._created)
             unclean_ends = connection.execute(_UNCLEAN_ENDS).fetchone()[0]
             self._apply_to_runs(sql.create_runs(unclean_ends), self._created)
+        if self._linked:
+            self._apply_to_runs(sql.LINK_RUNS, [*self._linked.values()])
         if self._started:
             self._apply_to_runs(sql.START_RUNS, [*self._started.values()])
         if self._cancels:
@@ -255,6 +278,8 @@ class _Pending:
             sql.LET_TASKS_WAIT.execute(connection, failed)
         if self._finished:
             self._apply_to_runs(sql.FINISH_TASKS, self._finished)
+        if self._discarded:
+            self._apply_to_runs(sql.DISCARD_DEAD_LETTERS, [*self._discarded.values()])
         if self._ended:
             self._apply_to_runs(sql.FINISH_RUNS, [*self._ended.values()])
         for noted in self._notes:

@@ -7,16 +7,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Unpack, overload
-
-import msgspec
 
 from synergymesh.domain import payload
 from synergymesh.domain.definition import Component, Dependency, Parameter, WorkflowDefinition, check_identifier
+from synergymesh.domain.inputs import check_inputs
 from synergymesh.domain.task_settings import TaskSettings, check_seconds, check_settings
 from synergymesh.domain.templates import InputRef, NodeRef, Template
-from synergymesh.errors import DuplicateComponent, InvalidRequest, InvalidWorkflow
+from synergymesh.errors import DuplicateComponent, InvalidWorkflow
 from synergymesh.workflows import direct
 from synergymesh.workflows.nodes import Node
 from synergymesh.workflows.signatures import Signature
@@ -136,33 +134,7 @@ class Workflow:
             InvalidRequest: an input is missing, unknown or has not the annotated type.
             InvalidPayload: one is not JSON.
         """
-        if values is None:
-            values = {}
-        if not isinstance(values, Mapping):
-            raise InvalidRequest(
-                f"the input of workflow {self.name!r} is an object with its inputs by name, not {values!r:.100}.",
-                field="input",
-            )
-        parameters = self.definition.parameters
-        known = [parameter.name for parameter in parameters]
-        for name in values:
-            if name not in known:
-                nearest = get_close_matches(str(name), known, n=1)
-                takes = f"It takes {', '.join(known)}." if known else "It takes none."
-                hint = f"Did you mean {nearest[0]!r}?" if nearest else takes
-                raise InvalidRequest(f"workflow {self.name!r} has no input {name!r}. {hint}", field=str(name))
-        checked: dict[str, Any] = {}
-        for parameter in parameters:
-            name = parameter.name
-            if name in values:
-                value = payload.decode(payload.encode(values[name], field=f"input.{name}"))
-                self._signature.check_input(name, value)
-                checked[name] = value
-            elif parameter.required:
-                raise InvalidRequest(f"workflow {self.name!r} needs the input {name!r}.", field=name)
-            else:
-                checked[name] = _copy(parameter.default)
-        return checked
+        return check_inputs(self.definition, values, self._signature.check_input)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it right here without an engine, or make it part of the workflow that is being defined."""
@@ -343,10 +315,6 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
         return Parameter(parameter.name)
     raw = payload.encode(parameter.default, field=f"default of {parameter.name}")
     return Parameter(parameter.name, required=False, default=payload.decode(raw))
-
-
-def _copy(value: Any) -> Any:
-    return payload.decode(msgspec.json.encode(value)) if isinstance(value, (list, dict)) else value
 
 
 def _place(names: Mapping[str, Any], attribute: str) -> str | None:

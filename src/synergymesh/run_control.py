@@ -1,0 +1,146 @@
+"""What operators do about runs that failed: part of the asynchronous face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from synergymesh.engine.dead_letter_views import DeadLetter
+from synergymesh.engine.dead_letters import Redriven
+from synergymesh.run_handle import RunHandle
+
+if TYPE_CHECKING:
+    from synergymesh.assembly import Parts
+
+
+class RunControl:
+    """Retry and replay runs, and see to dead letters; `Orchestrator` has all of these verbs."""
+
+    @property
+    def _running(self) -> Parts:
+        raise NotImplementedError
+
+    def _handle(self, run_id: str, tenant_id: str) -> RunHandle:
+        raise NotImplementedError
+
+    # --- runs that failed -----------------------------------------------------------------------------------------
+
+    async def retry_run(self, run_id: str, *, from_failed: bool = True, tenant: str | None = None) -> RunHandle:
+        """Go on with a run that did not succeed, as a new run of the same version and input.
+
+        The old run stays as it is, and keeps its idempotency key. A run can be retried once; then its retry can.
+
+        Args:
+            run_id: a run that ended as failed, partial, timeout or cancelled.
+            from_failed: use the committed results again, so that only the other tasks run; False to start all over.
+            tenant: whose run it has to be; None for the operator.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+            RunNotRetryable: it is open, it succeeded, or it was retried already.
+            TenantNotActive, InvalidRequest, FeatureNotEnabled, RateLimitExceeded, BacklogFull: it is not admitted.
+            StoreUnavailable: the new run could not be recorded.
+        """
+        return self._handle(*await self._running.reruns.retry(run_id, tenant, from_failed=from_failed))
+
+    async def replay(
+        self, run_id: str, input: Mapping[str, Any] | None = None, *, tenant: str | None = None
+    ) -> RunHandle:
+        """Do again all that a run did, as a new run of the same version, with its input or another one.
+
+        Args:
+            run_id: a run in any state.
+            input: the workflow's parameters by name, instead of those of the run.
+            tenant: whose run it has to be; None for the operator.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+            InvalidRequest: the input does not fit.
+            TenantNotActive, FeatureNotEnabled, RateLimitExceeded, BacklogFull: it is not admitted.
+            StoreUnavailable: the new run could not be recorded.
+        """
+        return self._handle(*await self._running.reruns.replay(run_id, tenant, input))
+
+    # --- dead letters ---------------------------------------------------------------------------------------------
+
+    async def dead_letters(
+        self,
+        *,
+        tenant: str | None = None,
+        workflow: str | None = None,
+        error_type: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> list[DeadLetter]:
+        """Give the tasks that failed for good and that nobody has seen to, those of the newest runs first.
+
+        Args:
+            tenant: whose; None for the operator, who sees all.
+            workflow: only those of this workflow.
+            error_type: only those whose error is of that type, or of one derived from it; `ValueError` or a full name.
+            since: only those that failed then or later; aware.
+            limit: 1 to 1,000.
+            cursor: the id of the last one of the page before.
+
+        Raises:
+            InvalidRequest: error_type, since, limit or cursor cannot be accepted.
+        """
+        return await self._running.dead_letters.list(
+            tenant_id=tenant, workflow=workflow, error_type=error_type, since=since, limit=limit, cursor=cursor
+        )
+
+    async def get_dead_letter(self, dead_letter_id: str, *, tenant: str | None = None) -> DeadLetter:
+        """Give one task that failed for good, with its arguments and attempts, also when somebody has seen to it.
+
+        Raises:
+            UnknownDeadLetter: there is none of that id that this tenant may see.
+        """
+        return await self._running.dead_letters.get(dead_letter_id, tenant)
+
+    async def redrive_dead_letter(self, dead_letter_id: str, *, tenant: str | None = None) -> RunHandle:
+        """Go on with the run of a task that failed for good; see `retry_run`.
+
+        Raises:
+            UnknownDeadLetter: there is none of that id that this tenant may see.
+            RunNotRetryable: its run is open, or was retried already.
+            TenantNotActive, InvalidRequest, FeatureNotEnabled, RateLimitExceeded, BacklogFull: it is not admitted.
+        """
+        return self._handle(*await self._running.dead_letters.redrive(dead_letter_id, tenant))
+
+    async def redrive_dead_letters(
+        self,
+        *,
+        tenant: str | None = None,
+        workflow: str | None = None,
+        error_type: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> Redriven:
+        """Go on with the runs of all dead letters that fit, newest first; see `dead_letters` and `retry_run`.
+
+        Waits where a tenant's submission rate asks for it; stops, and says so, where another limit is reached.
+
+        Args:
+            tenant: whose; None for the operator: of all tenants.
+            workflow: only those of this workflow.
+            error_type: only those with an error of that type.
+            since: only those that failed then or later; aware.
+            limit: runs, 1 to 1,000.
+
+        Raises:
+            InvalidRequest: error_type, since or limit cannot be accepted.
+        """
+        return await self._running.dead_letters.redrive_many(
+            tenant_id=tenant, workflow=workflow, error_type=error_type, since=since, limit=limit
+        )
+
+    async def discard_dead_letter(self, dead_letter_id: str, *, reason: str, tenant: str | None = None) -> DeadLetter:
+        """Put a dead letter away for good, with a reason; it is listed no more. Its run stays as it is.
+
+        Raises:
+            UnknownDeadLetter: there is none of that id that this tenant may see.
+            InvalidRequest: there is no reason, or it has more than 1,000 characters.
+        """
+        return await self._running.dead_letters.discard(dead_letter_id, reason, tenant)
