@@ -17,6 +17,7 @@ from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.direct_calls import DirectCalls
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.explaining import Explaining
+from synergymesh.engine.housekeeping import Housekeeping
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.maintenance import Maintenance
 from synergymesh.engine.monitoring import Monitoring
@@ -87,6 +88,7 @@ class Parts:
     statistics: Statistics
     neighbours: Neighbours
     overviews: Overviews
+    housekeeping: Housekeeping
 
 
 def assemble(
@@ -186,4 +188,5 @@ def assemble(
         statistics=statistics,
         neighbours=neighbours,
         monitoring=Monitoring(statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock),
+        housekeeping=Housekeeping(store, committer, tenants, versions, clock),
     )

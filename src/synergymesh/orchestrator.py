@@ -25,6 +25,7 @@ from synergymesh.engine.control import OPEN
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.explaining import RunExplanation
+from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
 from synergymesh.engine.overview import Overview
@@ -145,6 +146,7 @@ class Orchestrator(RunControl):
             if parts.watchdog is not None:
                 parts.watchdog.start()
             await self._listen()
+            parts.housekeeping.start()
         except BaseException:
             if self._parts is not None:
                 await self._parts.committer.close()
@@ -164,6 +166,7 @@ class Orchestrator(RunControl):
         if self._server is not None:
             await self._server.close()
             self._server = None
+        await parts.housekeeping.close()
         await parts.maintenance.close()
         await parts.window.close()
         if parts.watchdog is not None:
@@ -276,6 +279,15 @@ class Orchestrator(RunControl):
             FeatureNotEnabled: the tenant's tier does not have advanced_retry.
         """
         return await self._running.retry_policies.change(tenant_id, policy, workflow, component)
+
+    async def set_retention(self, tenant_id: str, days: float | None) -> Tenant:
+        """Let the finished runs of a tenant be kept so many days; None for its tier's number, 0 for not at all.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: days is not from 0 to 36,500.
+        """
+        return await self._running.tenants.change_plan(tenant_id, retention_days=days)
 
     async def get_tenant(self, tenant_id: str) -> Tenant:
         """Give a tenant.
@@ -542,6 +554,14 @@ class Orchestrator(RunControl):
     async def neighbours(self) -> list[Neighbour]:
         """Describe who was served how much in the last minutes beside their weight, the noisiest first."""
         return self._running.overviews.neighbours()
+
+    async def prune(self) -> Pruned:
+        """Delete now what is not kept any longer, in small steps; it is done every minute by itself.
+
+        Raises:
+            StoreError: the database cannot be read or written now.
+        """
+        return await self._running.housekeeping.prune()
 
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
         """Give the handle of a run that was submitted earlier, by another process say."""

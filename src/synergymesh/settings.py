@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from synergymesh.config import PAYLOAD_BYTES_MAX
 from synergymesh.domain.limits import Capacity, Request
 from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
-from synergymesh.domain.tenants import TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
+from synergymesh.domain.tenants import RETENTION_DAYS_MAX, TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
 from synergymesh.errors import InvalidRequest
 
 FILE = "synergymesh.toml"
@@ -46,6 +46,7 @@ class TierSettings(BaseModel):
     weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] | None = None
     sla_uptime_percent: Annotated[float, Field(gt=0, le=100)] | None = None
     features: frozenset[str] | None = None
+    retention_days: Annotated[float, Field(ge=0, le=RETENTION_DAYS_MAX)] | None = None
 
     def plan(self, name: str) -> TierPlan:
         """Give the tier's plan."""
@@ -58,6 +59,7 @@ class TierSettings(BaseModel):
             weight=said.get("weight", default.weight),
             sla_uptime_percent=said.get("sla_uptime_percent", default.sla_uptime_percent),
             features=said.get("features", default.features),
+            retention_days=said.get("retention_days", default.retention_days),
         )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from synergymesh.domain.states import ATTEMPT_STATUSES, RUN_TRANSITIONS, TASK_TRANSITIONS, TenantStatus
 from synergymesh.errors import SchemaMismatch, StoreCorrupt
-from synergymesh.store import backlog_reads, migration, reads, schema, tenant_writes, upkeep, writes
+from synergymesh.store import backlog_reads, migration, pruning, reads, schema, tenant_writes, upkeep, writes
 from synergymesh.store.sqlite_files import open_writer
 
 
@@ -221,6 +221,11 @@ def test_no_query_on_the_way_of_a_task_scans_a_table(connection: sqlite3.Connect
         *upkeep._DELETE_OF_TENANTS,
         upkeep._DELETE_TENANTS,
         upkeep._PRUNE_RESERVATIONS,
+        pruning._PAGE,
+        pruning._SIZES,
+        pruning._HIDE,
+        *pruning._DELETE_CHILDREN,
+        pruning._DELETE_RUNS,
         reads._RESERVATIONS._packed,
         tenant_writes._CHILD,
         tenant_writes._STATUSES,
@@ -228,3 +233,8 @@ def test_no_query_on_the_way_of_a_task_scans_a_table(connection: sqlite3.Connect
         scanned = r"SCAN (runs|tasks|attempts|hour_reservations|estimates|tenants|child)\b(?! USING)"
         assert not re.search(scanned, plan(connection, sql)), sql
     assert "ix_tasks_running" in plan(connection, upkeep._COUNT_CRASHES)
+
+
+def test_every_table_with_a_run_of_its_own_goes_with_the_run() -> None:
+    named = {table for table in schema.metadata.tables.values() if "run_id" in table.c and table is not schema.runs}
+    assert named == set(schema.CHILDREN_OF_RUNS) >= {schema.tasks, schema.attempts}

@@ -21,6 +21,7 @@ from synergymesh.cli.endings import (
     leave,
 )
 from synergymesh.cli.graph import graph
+from synergymesh.cli.housekeeping import backup, compact, prune, restore
 from synergymesh.cli.monitoring import health, metrics, sla
 from synergymesh.cli.queue import queue, top
 from synergymesh.cli.reruns import replay, retry
@@ -116,6 +117,15 @@ _add(
     "synergymesh graph trace.json --format svg --output trace.svg",
     "synergymesh graph --installed --workers 4",
 )
+_add(
+    app,
+    backup,
+    "synergymesh backup mesh-monday.db",
+    "synergymesh backup latest.db --force --database sqlite:///mesh.db",
+)
+_add(app, restore, "synergymesh restore mesh-monday.db --force")
+_add(app, prune, "synergymesh prune")
+_add(app, compact, "synergymesh compact")
 app.add_typer(
     tenants.app,
     name="tenants",

@@ -14,6 +14,7 @@ from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
+from synergymesh.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from synergymesh.local.verbs import Asking
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True)
 
 OPEN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+
+PLAN = "plan"
+"""Stands for the number that the tenant's plan has."""
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name, or its id.")]
 
@@ -89,7 +93,6 @@ def create(
     from synergymesh.cli.administration import administrating
     from synergymesh.cli.reading import find_tenant
     from synergymesh.domain.tenants import check_tier
-    from synergymesh.errors import InvalidRequest
     from synergymesh.local.verbs import CREATE_TENANT, LIST_TENANTS
     from synergymesh.settings import read_settings
 
@@ -124,13 +127,20 @@ def change(
     throttle: Annotated[
         int | None, _limit("throttle", "Percentage of its own limits that it may use at a time; 100 ends it.")
     ] = None,
+    retention_days: Annotated[
+        str | None,
+        typer.Option(
+            "--retention-days", metavar="DAYS", help="How long finished runs are kept; `plan` for the plan's number."
+        ),
+    ] = None,
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a tenant another plan, other limits, another weight, or throttle it."""
+    """Give a tenant another plan, other limits, another weight or retention, or throttle it."""
     from synergymesh.local import verbs
 
     limits = _limits(context)
+    days = None if retention_days in (None, PLAN) else _days(str(retention_days))
 
     async def apply(mesh: Asking, tenant_id: str) -> Tenant:
         changed = await mesh.ask(verbs.GET_TENANT, tenant_id=tenant_id)
@@ -144,6 +154,8 @@ def change(
         if throttle is not None:
             percent = None if throttle == 100 else throttle
             changed = await mesh.ask(verbs.THROTTLE_TENANT, tenant_id=tenant_id, percent=percent)
+        if retention_days is not None:
+            changed = await mesh.ask(verbs.SET_RETENTION, tenant_id=tenant_id, days=days)
         return changed
 
     _say(_change(database, tenant, apply), as_json)
@@ -190,6 +202,15 @@ def _change(database: str, tenant: str, change: Callable[[Asking, str], Awaitabl
     return asyncio.run(changed())
 
 
+def _days(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"--retention-days must be a number of days or `{PLAN}`, not {text!r}.", field="retention_days"
+        ) from None
+
+
 def _limits(context: typer.Context) -> dict[str, int]:
     """Give the limits of a quota that were said as options."""
     names = [field.name for field in dataclasses.fields(ResourceQuota)]
@@ -219,6 +240,7 @@ def _say(tenant: Tenant | None, as_json: bool) -> None:
             **{name: None if limit is None else f"{limit:,}" for name, limit in limits.items()},
             "weight": tenant.weight,
             "throttle": None if tenant.policy.throttle_percent is None else f"{tenant.policy.throttle_percent} %",
+            "retention": f"{tenant.retention_days:g} days",
             "parent": tenant.parent_id,
             "features": ", ".join(sorted(tenant.features_enabled)),
         }

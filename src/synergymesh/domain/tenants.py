@@ -16,6 +16,12 @@ from synergymesh.errors import InvalidRequest
 WEIGHT_MAX = 1_000
 """Weights in the fair queue are small ratios; larger ones would only starve the others."""
 
+RETENTION_DAYS_DEFAULT = 30.0
+"""Days that a finished run is kept: a month's work can be looked into."""
+
+RETENTION_DAYS_MAX = 36_500.0
+"""A hundred years: for ever."""
+
 TENANT_NAME_MAX = 200
 """Characters; names are shown in tables and pages."""
 
@@ -30,12 +36,16 @@ class TenantTier(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierPlan:
-    """Hold what a tier gives: a quota, a weight in the fair queue, a service level and features."""
+    """Hold what a tier gives: a quota, a weight in the fair queue, a service level, features, a retention.
+
+    `retention_days` is how long a finished run is kept; 0 lets it go as soon as it has ended.
+    """
 
     quota: ResourceQuota
     weight: int
     sla_uptime_percent: float
     features: frozenset[str]
+    retention_days: float = RETENTION_DAYS_DEFAULT
 
 
 _BASIC = frozenset({"basic_execution", "simple_monitoring"})
@@ -84,6 +94,7 @@ class TenantPolicy:
         throttle_percent: share of its own limits that it may use at a time, 1 to 100; None for all.
         share: of a sub-tenant in its parent's quota.
         retries: its own retry policies.
+        retention_days: how long a finished run is kept, instead of the tier's: 0 (not at all) to `RETENTION_DAYS_MAX`.
 
     Raises:
         InvalidRequest: a field is outside its range.
@@ -93,12 +104,22 @@ class TenantPolicy:
     throttle_percent: int | None = None
     share: CohortShare | None = None
     retries: tuple[RetryRule, ...] = ()
+    retention_days: float | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("weight", WEIGHT_MAX), ("throttle_percent", 100)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
                 raise InvalidRequest(f"{name} must be a whole number from 1 to {most:,}, not {value!r}.", field=name)
+        days = self.retention_days
+        if days is not None and (
+            not isinstance(days, int | float) or isinstance(days, bool) or not 0 <= days <= RETENTION_DAYS_MAX
+        ):
+            raise InvalidRequest(
+                f"retention_days must be a number of days from 0 (finished runs go at once) to "
+                f"{RETENTION_DAYS_MAX:,.0f}, not {days!r}.",
+                field="retention_days",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +137,7 @@ class Tenant:
         sla_uptime_percent: what its tier promises.
         policy: what the operator has set for it.
         parent_id: the tenant whose quota it shares, if it is a sub-tenant.
+        retention_days: how long its finished runs are kept.
     """
 
     tenant_id: str
@@ -129,6 +151,7 @@ class Tenant:
     sla_uptime_percent: float
     policy: TenantPolicy
     parent_id: str | None = None
+    retention_days: float = RETENTION_DAYS_DEFAULT
 
 
 def check_tier(value: object, plans: Mapping[str, TierPlan]) -> str:

@@ -228,7 +228,12 @@ class Submission:
     def new_run_id(self, now: Instant) -> str:
         """Make an id that sorts by time, never the same twice."""
         self._last_moment = moment = max(now, self._last_moment + 1)
-        return f"run-{moment:016x}{self._dice.getrandbits(32):08x}"
+        return f"{first_run_id(moment)}{self._dice.getrandbits(32):08x}"
+
+
+def first_run_id(moment: Instant) -> str:
+    """Give a text that sorts before the ids of all runs that are submitted at that moment or later."""
+    return f"run-{moment:016x}"
 
 
 def check_key(key: object) -> None:

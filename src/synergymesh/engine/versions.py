@@ -126,6 +126,13 @@ class Versions:
         """Give a version that is in memory."""
         return self._versions.get(content_hash)
 
+    def forget(self, content_hashes: Iterable[str]) -> None:
+        """Take note that the store may lose these versions: who submits one of them brings it along again."""
+        for content_hash in content_hashes:
+            for version in (self._versions.get(content_hash), self._direct.get(content_hash)):
+                if version is not None:
+                    version.stored = False
+
     async def load(self, content_hash: str) -> Version:
         """Give a stored version; its `problem` says so if its functions cannot be found.
 

@@ -21,7 +21,7 @@ from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import Attempt as LiveAttempt
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, TenantRecord
+from synergymesh.ports.store import RESTORE_STEP, AttemptRecord, RunRecord, TaskRecord, TenantRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +165,7 @@ def tenant_view(record: TenantRecord, plans: Mapping[str, TierPlan]) -> Tenant:
         sla_uptime_percent=plan.sla_uptime_percent,
         policy=policy,
         parent_id=record.parent_id,
+        retention_days=plan.retention_days if policy.retention_days is None else policy.retention_days,
     )
 
 
@@ -210,7 +211,7 @@ def run_view(
         not_before=_moment(record.not_before or None),
         started_at=_moment(started_at),
         ended_at=_moment(record.ended_at),
-        recoveries=record.recoveries,
+        recoveries=record.recoveries % RESTORE_STEP,
         retry_of=record.retry_of,
         replay_of=record.replay_of,
         reason=reason,

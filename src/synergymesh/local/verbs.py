@@ -22,6 +22,7 @@ from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.dead_letter_views import DeadLetter
 from synergymesh.engine.dead_letters import Redriven
 from synergymesh.engine.explaining import RunExplanation
+from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.monitoring import TenantHealth
 from synergymesh.engine.overview import Overview
 
@@ -36,6 +37,10 @@ ANSWER_SECONDS = 30.0
 
 DELETE_SECONDS = 600.0
 """Deleting a tenant waits until each of its runs is cancelled."""
+
+
+PRUNE_SECONDS = 3_600.0
+"""Millions of rows, some thousand per second."""
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +102,13 @@ class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tenant_id: str
     percent: int | None
+
+
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Let a tenant's finished runs be kept so many days."""
+
+    tenant_id: str
+    days: float | None
 
 
 class Deletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,6 +208,8 @@ GET_TENANT_HEALTH = Verb("get_tenant_health", OfTenant, TenantHealth)
 SLA_REPORT = Verb("sla_report", OfTenant, list[ServiceLevel])
 SUSPEND_TENANT = Verb("suspend_tenant", OfTenant, Tenant)
 RESUME_TENANT = Verb("resume_tenant", OfTenant, Tenant)
+SET_RETENTION = Verb("set_retention", Retention, Tenant)
+PRUNE = Verb("prune", Nothing, Pruned, seconds_max=PRUNE_SECONDS)
 DELETE_TENANT = Verb("delete_tenant", Deletion, type(None), seconds_max=DELETE_SECONDS)
 
 RETRY_RUN = Verb("retry_run", Retry, NewRun, of=_new_run)
@@ -222,6 +236,8 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             SET_QUOTA,
             SET_WEIGHT,
             THROTTLE_TENANT,
+            SET_RETENTION,
+            PRUNE,
             SUSPEND_TENANT,
             RESUME_TENANT,
             DELETE_TENANT,

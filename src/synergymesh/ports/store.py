@@ -330,8 +330,12 @@ class WorkflowRecord(msgspec.Struct, frozen=True, gc=False):
     source: str | None
 
 
+RESTORE_STEP = 1_000
+"""A run that was open in a backup counts recoveries from a multiple of this on, so that no attempt's number repeats."""
+
+
 class RunRecord(msgspec.Struct, frozen=True, gc=False):
-    """A run as stored. `recoveries` counts how often a crash interrupted it while it was open."""
+    """A run as stored. `recoveries` counts how often a crash interrupted it while it was open; see `RESTORE_STEP`."""
 
     run_id: str
     tenant_id: str
@@ -436,6 +440,20 @@ CommitResult = Committed | Refused
 COMMITTED = Committed()
 
 
+class PrunablePage(msgspec.Struct, frozen=True):
+    """Some of a tenant's runs that may go, and the place to look on from; None when all were looked at."""
+
+    run_ids: list[str]
+    after: str | None
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """How many rows were deleted, and which of the runs are still to be deleted."""
+
+    rows: int
+    left: list[str]
+
+
 class Incarnation(msgspec.Struct, frozen=True):
     """One life of a process on this store: its number, from 1, and whether the one before ended cleanly."""
 
@@ -496,6 +514,49 @@ class Store(AuditLog, Protocol):
 
     async def add_up_statistics(self, before_hour: int, limit: int) -> int:
         """Add at most `limit` rows of hours before this one to hour 0 and delete them; give how many."""
+        ...
+
+    async def list_prunable_runs(
+        self, tenant_id: str, *, ended_before: Instant, after: str | None, before: str, limit: int
+    ) -> PrunablePage:
+        """Look at the next `limit` runs of a tenant, oldest first, and give those that may go.
+
+        Those are the ones that are final and ended before that moment, and those that were begun to be deleted. Only
+        ids between `after` and `before` are looked at.
+        """
+        ...
+
+    async def prune_runs(self, run_ids: Sequence[str], *, ended_before: Instant, limit: int) -> Pruned:
+        """Delete at most `limit` rows of those of these runs that are final and ended before that moment.
+
+        A run goes with all of its rows in one transaction, and its idempotency key is free again. One that has more
+        rows than `limit` takes several calls: from the first on no read finds it, and it can only be deleted.
+        """
+        ...
+
+    async def find_unused_workflows(self, limit: int) -> list[str] | None:
+        """Look at the next `limit` runs for the versions that they use; give None until all were looked at.
+
+        Then give the versions that no run used at any moment since the search began; the next call begins another.
+        """
+        ...
+
+    async def forget_workflows(self, content_hashes: Sequence[str]) -> int:
+        """Delete versions that the last search found unused, except those that a run uses since; give their number."""
+        ...
+
+    async def give_space_back(self, limit: int) -> int:
+        """Give at most `limit` free pages back to the file system; give how many were.
+
+        0 means that no more than a reserve for what is written next is free.
+        """
+        ...
+
+    async def shorten_log(self) -> int:
+        """Write a log that has grown long back into the database; give its length in bytes afterwards.
+
+        It stays long as long as somebody reads an old state of the database.
+        """
         ...
 
     async def list_tenants(self) -> list[TenantRecord]:

@@ -130,6 +130,10 @@ def visible(query: sa.Select[Any], table: sa.Table, of_tenant: bool) -> sa.Selec
     return query.where(table.c.tenant_id == sa.bindparam("tenant_id")) if of_tenant else query
 
 
+# Half a large run is never shown. Open runs are never pruned, and counts do not look at every row for the sake of one.
+_WHOLE = runs.c.pruned_at.is_(None)
+
+
 def _visible_runs(query: sa.Select[Any], of_tenant: bool, statuses: frozenset[ExecutionStatus]) -> sa.Select[Any]:
     """Leave out what the caller may not see, and runs of other statuses (none: all are wanted)."""
     if not statuses:
@@ -192,7 +196,7 @@ def get_workflow(connection: sqlite3.Connection, content_hash: str) -> WorkflowR
 
 @lru_cache
 def _run_query(of_tenant: bool) -> Query[RunRecord]:
-    query = select(runs, RunRecord).where(runs.c.run_id == sa.bindparam("run_id"))
+    query = select(runs, RunRecord).where(runs.c.run_id == sa.bindparam("run_id"), _WHOLE)
     return Query(RunRecord, visible(query, runs, of_tenant), order=itemgetter(0))
 
 
@@ -201,6 +205,8 @@ def _runs_query(
     of_tenant: bool, statuses: frozenset[ExecutionStatus], of_workflow: bool, before: bool
 ) -> Query[RunRecord]:
     query = _visible_runs(select(runs, RunRecord), of_tenant, statuses)
+    if not statuses or not statuses <= OPEN_RUN_STATUSES:
+        query = query.where(_WHOLE)
     if of_workflow:
         query = query.where(runs.c.workflow == sa.bindparam("workflow"))
     if before:

@@ -37,6 +37,7 @@ from synergymesh.domain.states import (
 RUN_STATUSES = frozenset(RUN_TRANSITIONS)
 TASK_STATUSES = frozenset(TASK_TRANSITIONS)
 OPEN_RUN_STATUSES = RUN_STATUSES - FINAL
+FINAL_RUN_STATUSES = RUN_STATUSES & FINAL
 FINAL_TASK_STATUSES = TASK_STATUSES & FINAL
 
 
@@ -177,6 +178,7 @@ runs = Table(
     Column("tasks", BigInteger, nullable=False, server_default="1"),
     Column("retry_of", Text),
     Column("replay_of", Text),
+    Column("pruned_at", BigInteger),
     CheckConstraint(one_of("status", RUN_STATUSES), name="status"),
 )
 # Also the target of the foreign keys of tasks and attempts: a row can only name the tenant that its run has.
@@ -303,3 +305,8 @@ audit_heads = Table(
     CheckConstraint("seq > 0", name="seq"),
     sqlite_with_rowid=False,
 )
+
+CHILDREN_OF_RUNS = tuple(
+    table for table in reversed(metadata.sorted_tables) if any(key.column.table is runs for key in table.foreign_keys)
+)
+"""The tables whose rows belong to a run and go with it, those first that others do not refer to."""

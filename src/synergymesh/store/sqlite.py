@@ -19,6 +19,8 @@ from synergymesh.ports.store import (
     DeadLetterRecord,
     EstimateRecord,
     Incarnation,
+    PrunablePage,
+    Pruned,
     ReservationRecord,
     RunRecord,
     StatisticRecord,
@@ -28,10 +30,21 @@ from synergymesh.ports.store import (
     WaitingRecord,
     WorkflowRecord,
 )
-from synergymesh.store import audit_reads, backlog_reads, dead_letters, reads, statistics, upkeep, writes
+from synergymesh.store import (
+    audit_reads,
+    backlog_reads,
+    dead_letters,
+    pruning,
+    reads,
+    space,
+    statistics,
+    upkeep,
+    writes,
+)
 from synergymesh.store.database_thread import DatabaseThread
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import (
+    BUSY_TIMEOUT_SECONDS,
     MEMORY,
     Ownership,
     Synchronous,
@@ -40,8 +53,11 @@ from synergymesh.store.sqlite_files import (
     open_writer,
     parse_address,
 )
+from synergymesh.store.unused_versions import UnusedVersions
 
 T = TypeVar("T")
+
+_BUSY_MILLISECONDS = int(BUSY_TIMEOUT_SECONDS * 1_000)
 
 
 class _Lane:
@@ -257,11 +273,13 @@ class SqliteStore(_ReadVerbs):
         self._synchronous = synchronous
         self._writes: _Lane | None = None
         self._ownership: Ownership | None = None
+        self._unused = UnusedVersions()
 
     async def open(self) -> None:
         """Take the database for this process alone, create or migrate its schema. Opening twice does nothing."""
         if self._writes is not None:
             return
+        self._unused = UnusedVersions()
         self._writes = _Lane("synergymesh-writes", self._where, self._thread)
         try:
             await self._writes.open(self._open_writer)
@@ -301,7 +319,12 @@ class SqliteStore(_ReadVerbs):
 
     async def commit(self, units: Sequence[Unit]) -> list[CommitResult]:
         """Record units in one transaction and answer for each of them, in their order."""
-        return await self._write(writes.commit, units)
+        return await self._write(self._commit, units)
+
+    def _commit(self, connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
+        results = writes.commit(connection, units)
+        self._unused.note(units)
+        return results
 
     async def purge_deleted(self, limit: int) -> int:
         """Delete at most `limit` rows of deleted tenants; give how many were deleted."""
@@ -314,6 +337,32 @@ class SqliteStore(_ReadVerbs):
     async def add_up_statistics(self, before_hour: int, limit: int) -> int:
         """Add at most `limit` rows of hours before this one to hour 0 and delete them; give how many."""
         return await self._write(statistics.add_up_statistics, before_hour, limit)
+
+    async def list_prunable_runs(
+        self, tenant_id: str, *, ended_before: Instant, after: str | None, before: str, limit: int
+    ) -> PrunablePage:
+        """Look at the next `limit` runs of a tenant, oldest first, and give those that may go."""
+        return await self._read(pruning.list_prunable_runs, tenant_id, ended_before, after, before, limit)
+
+    async def prune_runs(self, run_ids: Sequence[str], *, ended_before: Instant, limit: int) -> Pruned:
+        """Delete at most `limit` rows of those of these runs that are final and ended before that moment."""
+        return await self._write(pruning.prune_runs, run_ids, ended_before, limit)
+
+    async def find_unused_workflows(self, limit: int) -> list[str] | None:
+        """Look at the next `limit` runs for the versions that they use; give the unused ones in the end."""
+        return await self._read(self._unused.look, limit)
+
+    async def forget_workflows(self, content_hashes: Sequence[str]) -> int:
+        """Delete versions that the last search found unused, except those that a run uses since."""
+        return await self._write(self._unused.forget, content_hashes)
+
+    async def give_space_back(self, limit: int) -> int:
+        """Give at most `limit` free pages back to the file system; give how many were."""
+        return await self._write(space.give_space_back, limit)
+
+    async def shorten_log(self) -> int:
+        """Write a log that has grown long back into the database; give its length in bytes afterwards."""
+        return await self._write(space.shorten_log, self.path, _BUSY_MILLISECONDS)
 
     async def _write(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._writes is None:

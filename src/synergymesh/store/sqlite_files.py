@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreLocked, StoreUnavailable
+from synergymesh.store import space
 from synergymesh.store.migration import check_is_head, get_revision, upgrade
 
 Synchronous = Literal["full", "normal"]
@@ -22,11 +23,8 @@ MEMORY = ":memory:"
 _CACHED_STATEMENTS = 512
 """More than there are statements (about 20 sizes for each kind of change), so that none is ever parsed twice."""
 
-_BUSY_TIMEOUT_SECONDS = 5.0
+BUSY_TIMEOUT_SECONDS = 5.0
 """A backup tool may hold the database for a moment."""
-
-_AUTOCHECKPOINT_PAGES = 4_000
-"""16 MB of write-ahead log: four times SQLite's, since under load its checkpoints cost more than the room."""
 
 _CACHE_KIB = 16_000
 """Pages that the writer keeps in memory: the upper levels of every index of tens of millions of rows."""
@@ -139,19 +137,20 @@ def open_writer(database: Path | None, synchronous: Synchronous) -> sqlite3.Conn
     """
     where = str(database or MEMORY)
     connection = sqlite3.connect(
-        where, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+        where, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=_CACHED_STATEMENTS
     )
     try:
         revision = get_revision(connection, where)
         if database is not None and not os.access(database, os.W_OK):
             raise StoreUnavailable(f"{database} is read-only. Make it writable, or name another file.")
-        connection.execute("PRAGMA journal_mode = WAL").close()
+        space.set_up(connection, is_new=revision is None, busy_milliseconds=int(BUSY_TIMEOUT_SECONDS * 1_000))
         connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}").close()
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES}").close()
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}").close()
         # Statement journals of many-row statements stay in memory.
         connection.execute("PRAGMA temp_store = MEMORY").close()
         upgrade(connection, revision, where)
+        if revision is not None:
+            space.convert_small(connection)
         connection.execute("PRAGMA foreign_keys = ON").close()
         # A file system that refuses writes says so now, not at the first commit.
         connection.execute("BEGIN IMMEDIATE").close()
@@ -171,7 +170,7 @@ def open_reader(database: Path) -> sqlite3.Connection:
         StoreCorrupt: it is not a database of SynergyMesh.
     """
     connection = sqlite3.connect(
-        f"{database.as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+        f"{database.as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None
     )
     try:
         connection.execute("PRAGMA query_only = ON").close()

@@ -123,6 +123,13 @@ def compile_query(statement: sa.Executable) -> str:
     return text
 
 
+def delete_rows(table: sa.Table, condition: sa.ColumnElement[bool]) -> str:
+    """Delete at most `limit` rows that fulfil a condition."""
+    keys = list(table.primary_key.columns)
+    chosen = sa.select(*keys).where(condition).limit(sa.bindparam("limit"))
+    return compile_query(sa.delete(table).where(sa.tuple_(*keys).in_(chosen)))
+
+
 def insert(statement: sqlite.Insert, columns: Iterable[str]) -> ManyRows:
     """Make an insert of many rows with these columns, which are attributes of the change."""
     compiled = _compile(statement, columns)

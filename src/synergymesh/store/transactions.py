@@ -1,4 +1,4 @@
-"""One transaction around a function."""
+"""Transactions around a function."""
 
 from __future__ import annotations
 
@@ -23,3 +23,18 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK").close()
         raise
+
+
+@contextlib.contextmanager
+def transaction_without_waiting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit as `transaction` does, but do not wait for the disk: a power cut may take it back, and nothing else.
+
+    The next commit that waits for the disk waits for this one too.
+    """
+    waits = int(connection.execute("PRAGMA synchronous").fetchone()[0])
+    connection.execute("PRAGMA synchronous = NORMAL").close()
+    try:
+        with transaction(connection):
+            yield
+    finally:
+        connection.execute(f"PRAGMA synchronous = {waits}").close()

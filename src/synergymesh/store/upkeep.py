@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from synergymesh.domain.actors import Actor
+from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import Incarnation
+from synergymesh.ports.store import RESTORE_STEP, Incarnation
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.audited import mesh_started, mesh_stopped, task_crashed, tenant_purged
 from synergymesh.store.schema import (
-    attempts,
+    CHILDREN_OF_RUNS,
     estimates,
     hour_reservations,
     meta,
@@ -24,7 +25,7 @@ from synergymesh.store.schema import (
     tasks,
     tenants,
 )
-from synergymesh.store.statements import UNCLEAN, compile_query, has_status, status
+from synergymesh.store.statements import UNCLEAN, compile_query, delete_rows, has_status, status
 from synergymesh.store.transactions import transaction
 
 _NUMBER = "incarnation"
@@ -32,6 +33,11 @@ _ENDED_CLEANLY = "ended_cleanly"
 
 _RUNS_PER_PURGE = 500
 """Runs that one purge looks at: few enough that a purge of few rows stays short."""
+
+_FIRST_RESTORE: Instant = 1_735_689_600 * 1_000_000_000
+"""The first of January 2025."""
+
+_MILLISECOND = 1_000_000
 
 _entry = sqlite.insert(meta)
 _SET = compile_query(
@@ -55,6 +61,9 @@ _CRASHED = compile_query(
         tasks.c.crashes + sa.literal_column("1"),
     ).where(has_status(tasks, [ExecutionStatus.RUNNING]))
 )
+_STOP_TASKS = compile_query(
+    sa.update(tasks).values(status=status(ExecutionStatus.PENDING)).where(has_status(tasks, [ExecutionStatus.RUNNING]))
+)
 
 _LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
 _LISTED = sa.select(_LIST.c.value)
@@ -64,18 +73,11 @@ _DELETED_RUNS = compile_query(
 )
 
 
-def _delete(table: sa.Table, condition: sa.ColumnElement[bool]) -> str:
-    """Delete at most `limit` rows that fulfil a condition."""
-    keys = list(table.primary_key.columns)
-    chosen = sa.select(*keys).where(condition).limit(sa.bindparam("limit"))
-    return compile_query(sa.delete(table).where(sa.tuple_(*keys).in_(chosen)))
-
-
-_DELETE_CHILDREN = [_delete(table, table.c.run_id.in_(_LISTED)) for table in (attempts, tasks)]
+_DELETE_CHILDREN = [delete_rows(table, table.c.run_id.in_(_LISTED)) for table in CHILDREN_OF_RUNS]
 _DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
 
 _DELETE_OF_TENANTS = [
-    _delete(table, table.c.tenant_id.in_(_DELETED)) for table in (hour_reservations, estimates, statistics)
+    delete_rows(table, table.c.tenant_id.in_(_DELETED)) for table in (hour_reservations, estimates, statistics)
 ]
 
 # Only used when no deleted tenant has anything else any more; the foreign keys would tell. Children first.
@@ -85,7 +87,7 @@ _PURGEABLE_TENANTS = compile_query(
 )
 _DELETE_TENANTS = compile_query(sa.delete(tenants).where(tenants.c.tenant_id.in_(_LISTED)))
 
-_PRUNE_RESERVATIONS = _delete(hour_reservations, hour_reservations.c.minute < sa.bindparam("before"))
+_PRUNE_RESERVATIONS = delete_rows(hour_reservations, hour_reservations.c.minute < sa.bindparam("before"))
 
 
 def begin_incarnation(connection: sqlite3.Connection, by: Actor | None = None) -> Incarnation:
@@ -117,6 +119,22 @@ def end_incarnation(connection: sqlite3.Connection, by: Actor | None = None) -> 
             trail.add([mesh_stopped(entries.get(_NUMBER, 0), time.time_ns(), by)])
             trail.seal()
         connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 1}).close()
+
+
+def begin_again(connection: sqlite3.Connection, now: Instant) -> None:
+    """Let a copy of a database be the database: no attempt gets a number that was given after the copy was made.
+
+    Open runs count 1,000 recoveries more for every millisecond since 2025, so that the time between two restores of
+    one backup would not have sufficed for as many attempts; the numbers stay below 2**53 for 280 years. The process
+    that owned the database did not die: the tasks that ran are under no suspicion.
+    """
+    with transaction(connection):
+        entries: dict[str, int] = dict(connection.execute(_ALL).fetchall())
+        unclean = entries.get(UNCLEAN, 0)
+        step = max((now - _FIRST_RESTORE) // _MILLISECOND, unclean // RESTORE_STEP + 1)
+        connection.execute(_SET, {"entry": UNCLEAN, "number": step * RESTORE_STEP + unclean % RESTORE_STEP}).close()
+        connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 1}).close()
+        connection.execute(_STOP_TASKS).close()
 
 
 def purge_deleted(connection: sqlite3.Connection, limit: int) -> int:

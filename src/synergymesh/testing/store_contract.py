@@ -50,12 +50,19 @@ from synergymesh.testing.store_changes import (
 )
 from synergymesh.testing.store_commit_contract import CommitContract
 from synergymesh.testing.store_dead_letters_contract import DeadLettersContract
+from synergymesh.testing.store_housekeeping_contract import HousekeepingContract
 from synergymesh.testing.store_statistics_contract import StatisticsContract
 from synergymesh.testing.store_tenancy_contract import TenancyContract
 
 
 class StoreContract(
-    CommitContract, TenancyContract, StatisticsContract, BacklogContract, AuditContract, DeadLettersContract
+    CommitContract,
+    TenancyContract,
+    StatisticsContract,
+    BacklogContract,
+    AuditContract,
+    DeadLettersContract,
+    HousekeepingContract,
 ):
     """Test a store; the fixture `database` of the subclass makes stores on one database."""
 

@@ -1,0 +1,123 @@
+"""The deletion of finished runs: few rows at a time, a run never by halves."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from synergymesh.domain.instants import Instant
+from synergymesh.ports.store import PrunablePage, Pruned
+from synergymesh.store.schema import CHILDREN_OF_RUNS, FINAL_RUN_STATUSES, runs
+from synergymesh.store.statements import compile_query, delete_rows, has_status
+from synergymesh.store.transactions import transaction_without_waiting
+
+_ENDED = sa.and_(has_status(runs, FINAL_RUN_STATUSES), runs.c.ended_at < sa.bindparam("ended_before"))
+_PRUNABLE = sa.or_(runs.c.pruned_at.is_not(None), _ENDED)
+
+_LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
+_LISTED = sa.select(_LIST.c.value)
+
+_looked_at = (
+    sa.select(runs.c.run_id, _PRUNABLE.label("prunable"))
+    .where(
+        runs.c.tenant_id == sa.bindparam("tenant_id"),
+        runs.c.run_id > sa.bindparam("after"),
+        runs.c.run_id < sa.bindparam("before"),
+    )
+    .order_by(runs.c.run_id)
+    .limit(sa.bindparam("limit"))
+    .subquery("looked_at")
+)
+_PAGE = compile_query(
+    sa.select(
+        sa.func.count(),
+        sa.func.max(_looked_at.c.run_id),
+        sa.func.json_group_array(_looked_at.c.run_id).filter(_looked_at.c.prunable),
+    )
+)
+
+
+def _rows_of_a_run() -> sa.ColumnElement[int]:
+    """Count the rows that go with a run, in each table no more than `limit`."""
+    counts = [
+        sa.select(sa.func.count())
+        .select_from(
+            sa.select(table.c.run_id)
+            .where(table.c.run_id == runs.c.run_id)
+            .limit(sa.bindparam("limit"))
+            .correlate(runs)
+            .subquery()
+        )
+        .scalar_subquery()
+        for table in CHILDREN_OF_RUNS
+    ]
+    return sum(counts, start=sa.literal_column("1"))
+
+
+_SIZES = compile_query(
+    sa.select(runs.c.run_id, _rows_of_a_run()).where(runs.c.run_id.in_(_LISTED), _PRUNABLE).order_by(runs.c.run_id)
+)
+_HIDE = compile_query(
+    sa.update(runs)
+    .values(pruned_at=sa.bindparam("ended_before"), idempotency_key=sa.null())
+    .where(runs.c.run_id == sa.bindparam("run_id"), runs.c.pruned_at.is_(None))
+)
+_DELETE_CHILDREN = [delete_rows(table, table.c.run_id.in_(_LISTED)) for table in CHILDREN_OF_RUNS]
+_DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
+
+
+def list_prunable_runs(
+    connection: sqlite3.Connection, tenant_id: str, ended_before: Instant, after: str | None, before: str, limit: int
+) -> PrunablePage:
+    """Look at the next `limit` runs of a tenant and give those that may go."""
+    arguments = {
+        "tenant_id": tenant_id,
+        "ended_before": ended_before,
+        "after": after or "",
+        "before": before,
+        "limit": max(0, limit),
+    }
+    looked_at, last, found = connection.execute(_PAGE, arguments).fetchone()
+    return PrunablePage(json.loads(found), last if looked_at >= limit > 0 else None)
+
+
+def prune_runs(connection: sqlite3.Connection, run_ids: Sequence[str], ended_before: Instant, limit: int) -> Pruned:
+    """Delete at most `limit` rows of those of these runs that may go, run by run."""
+    if limit <= 0 or not run_ids:
+        return Pruned(0, list(run_ids))
+    with transaction_without_waiting(connection):
+        arguments = {"list": json.dumps(list(run_ids)), "ended_before": ended_before, "limit": limit}
+        sizes: list[tuple[str, int]] = connection.execute(_SIZES, arguments).fetchall()
+        chosen: list[str] = []
+        room = limit
+        for run_id, size in sizes:
+            if size > room:
+                break
+            chosen.append(run_id)
+            room -= size
+        if chosen:
+            rows = _delete(connection, chosen, limit)
+        elif sizes:
+            # Larger than a step: hidden first, so that nobody takes what is left of it for the whole.
+            connection.execute(_HIDE, {"run_id": sizes[0][0], "ended_before": ended_before}).close()
+            rows = _delete_children(connection, [sizes[0][0]], limit)
+        else:
+            rows = 0
+    return Pruned(rows, [run_id for run_id, _ in sizes[len(chosen) :]])
+
+
+def _delete(connection: sqlite3.Connection, run_ids: list[str], limit: int) -> int:
+    rows = _delete_children(connection, run_ids, limit)
+    return rows + connection.execute(_DELETE_RUNS, {"list": json.dumps(run_ids)}).rowcount
+
+
+def _delete_children(connection: sqlite3.Connection, run_ids: list[str], limit: int) -> int:
+    rows = 0
+    for statement in _DELETE_CHILDREN:
+        if rows < limit:
+            arguments = {"list": json.dumps(run_ids), "limit": limit - rows}
+            rows += connection.execute(statement, arguments).rowcount
+    return rows
