@@ -111,7 +111,10 @@ def assemble(
     """
     capacity = settings.capacity()
     payload_bytes_max = settings.payload_bytes_max
-    executors: dict[str, Executor] = {"loop": LoopExecutor(), "thread": ThreadExecutor(capacity.slots)}
+    executors: dict[str, Executor] = {
+        "loop": LoopExecutor(captures=settings.capture_output),
+        "thread": ThreadExecutor(capacity.slots, captures=settings.capture_output),
+    }
     executors.update(seams.executors)
     dice = seams.dice or Random()
     committer = Committer(store)

@@ -29,7 +29,17 @@ from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
 from synergymesh.engine.overview import Overview
-from synergymesh.engine.views import LingeringAttempt, Run, errors_of, lingering_views, run_view, summary, task_views
+from synergymesh.engine.views import (
+    LingeringAttempt,
+    LogLine,
+    Run,
+    errors_of,
+    lingering_views,
+    log_views,
+    run_view,
+    summary,
+    task_views,
+)
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut, StoreCorrupt
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
@@ -427,6 +437,24 @@ class Orchestrator(RunControl):
         live = self._live(run_id)
         definition = WorkflowDefinition.from_json(workflow.definition) if live is None else live.version.plan.definition
         return run_view(record, live, task_views(definition, tasks, attempts, live), problem=self._problem(record))
+
+    async def logs(self, run_id: str, task_id: str | None = None, *, tenant: str | None = None) -> list[LogLine]:
+        """Give what the attempts of a run have printed and logged, in the order of time; also while they run.
+
+        Of each attempt the first and the last lines are kept, some 64,000 characters.
+
+        Args:
+            run_id: which.
+            task_id: only of this task.
+            tenant: whose run it has to be; None for the operator.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        parts = self._running
+        await parts.watching.record_of(run_id, tenant)
+        outputs = await parts.store.list_outputs(run_id, task_id, tenant)
+        return log_views(outputs, self._live(run_id), task_id, self._clock.now())
 
     async def list_runs(
         self,

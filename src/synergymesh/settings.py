@@ -80,6 +80,7 @@ class Settings(BaseSettings):
         shutdown_grace_seconds: how long a shutdown waits for running tasks.
         stop_grace_seconds: how long a stopped task may take to end.
         watchdog_seconds: an event loop that is blocked for so long is reported; 0 for no watchdog.
+        capture_output: whether what tasks print and log is kept with their attempts.
         metrics_tenants_max: tenants with labels of their own in the metrics; the others are summed up.
         local_socket: whether other processes of the same user may ask the one that executes.
         tiers: own tiers, and changes to the known ones, by name.
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 10.0
     stop_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
     watchdog_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
+    capture_output: bool = True
     metrics_tenants_max: Count = 100
     local_socket: bool = True
     tiers: dict[str, TierSettings] = {}

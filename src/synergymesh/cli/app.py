@@ -23,6 +23,7 @@ from synergymesh.cli.endings import (
 from synergymesh.cli.graph import graph
 from synergymesh.cli.housekeeping import backup, compact, prune, restore
 from synergymesh.cli.monitoring import health, metrics, sla
+from synergymesh.cli.printed import logs
 from synergymesh.cli.queue import queue, top
 from synergymesh.cli.reruns import replay, retry
 from synergymesh.cli.run import resume, run
@@ -98,6 +99,7 @@ _add(app, why, "synergymesh why last", "synergymesh why run-18c3a5f0e1b2c3d4aabb
 _add(app, queue, "synergymesh queue", "synergymesh queue --limit 1000 --json")
 _add(app, top, "synergymesh top", "synergymesh top --limit 20 --database sqlite:///mesh.db")
 _add(app, cancel, "synergymesh cancel run-18c3a5f0e1b2c3d4aabbccdd")
+_add(app, logs, "synergymesh logs last", "synergymesh logs run-18c3a5f0e1b2c3d4aabbccdd charge --json")
 _add(app, health, "synergymesh health", "synergymesh health Acme --json")
 _add(app, sla, "synergymesh sla Acme")
 _add(app, metrics, "synergymesh metrics", "synergymesh metrics --database sqlite:///mesh.db > mesh.prom")

@@ -14,7 +14,7 @@ from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, U
 
 if TYPE_CHECKING:
     from synergymesh.engine.dead_letter_views import DeadLetter
-    from synergymesh.engine.views import Run
+    from synergymesh.engine.views import LogLine, Run
     from synergymesh.store.sqlite import SqliteReader
 
 PAGE_RUNS = 1_000
@@ -130,6 +130,17 @@ class Reading:
         from synergymesh.engine.dead_letter_views import find, look_into
 
         return await look_into(self._reader, await find(self._reader, dead_letter_id, None))
+
+    async def logs(self, run_id: str, task_id: str | None) -> list[LogLine]:
+        """Give what the attempts of a run have printed; `last` is the run that was submitted last.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
+        from synergymesh.engine.views import log_views
+
+        found = await self.run(run_id)
+        return log_views(await self._reader.list_outputs(found.id, task_id, None))
 
 
 @asynccontextmanager

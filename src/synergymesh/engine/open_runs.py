@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 
 from synergymesh.domain.actors import Actor
+from synergymesh.domain.captured import CapturedOutput
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode, encode
 from synergymesh.domain.retry import (
@@ -40,6 +41,7 @@ from synergymesh.ports.store import (
     CancelRequested,
     Change,
     Committed,
+    OutputCaptured,
     RunFinished,
     RunStarted,
     TaskFinished,
@@ -156,6 +158,8 @@ class OpenRuns:
         assert run.running is not None
         del run.running[position]
         now = self._clock.now()
+        if attempt.context.output is not None:
+            run.unrecorded = [*(run.unrecorded or ()), _output_of(attempt, attempt.context.output, now)]
         if type(outcome) is Succeeded:
             verdict = Verdict(SUCCESS, result=outcome.result)
         else:
@@ -425,6 +429,12 @@ class OpenRuns:
 def _as_planned(run: LiveRun, position: int) -> RetryPolicy:
     """Give the policy that the task declares, or the orchestrator's."""
     return run.version.plan.policies[position]
+
+
+def _output_of(attempt: Attempt, output: CapturedOutput, now: Instant) -> OutputCaptured:
+    lines = encode_json(output.lines(now))
+    run = attempt.run
+    return OutputCaptured(run.run_id, attempt.context.task_id, attempt.number, run.tenant_id, lines, output.dropped)
 
 
 def _nothing(*_: object) -> None:

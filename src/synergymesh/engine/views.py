@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from synergymesh.domain.captured import OutputLine
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode
@@ -21,7 +22,7 @@ from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import Attempt as LiveAttempt
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import RESTORE_STEP, AttemptRecord, RunRecord, TaskRecord, TenantRecord
+from synergymesh.ports.store import RESTORE_STEP, AttemptRecord, OutputRecord, RunRecord, TaskRecord, TenantRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,25 @@ class Attempt:
     started_at: datetime
     ended_at: datetime
     error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """Hold a line that an attempt printed or logged.
+
+    Attributes:
+        task_id: the component's id.
+        attempt: the number of the attempt.
+        at: aware (UTC).
+        source: stdout, stderr, or the level of a log record.
+        text: without its end.
+    """
+
+    task_id: str
+    attempt: int
+    at: datetime
+    source: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +307,31 @@ def attempt_view(record: AttemptRecord) -> Attempt:
         ended_at=to_datetime(record.ended_at),
         error=error,
     )
+
+
+def log_views(
+    outputs: Sequence[OutputRecord], live: LiveRun | None = None, task_id: str | None = None, now: Instant = 0
+) -> list[LogLine]:
+    """Give what the attempts of a run have printed, those that are under way included, in the order of time."""
+    found = [
+        (record.component_id, record.number, msgspec.json.decode(record.lines, type=list[OutputLine]), record.dropped)
+        for record in outputs
+    ]
+    for attempt in [] if live is None or live.running is None else live.running.values():
+        context = attempt.context
+        if context.output is not None and task_id in (None, context.task_id):
+            found.append((context.task_id, attempt.number, context.output.lines(now), context.output.dropped))
+    lines = []
+    for component_id, number, kept, dropped in found:
+        lines += [
+            LogLine(task_id=component_id, attempt=number, at=to_datetime(line.at), source=line.source, text=line.text)
+            for line in kept
+        ]
+        if dropped:
+            said = f"({dropped:,} lines in the middle were not kept)"
+            last = lines[-1]
+            lines.append(LogLine(task_id=component_id, attempt=number, at=last.at, source="synergymesh", text=said))
+    return sorted(lines, key=lambda line: line.at)
 
 
 def _moment(instant: Instant | None) -> datetime | None:

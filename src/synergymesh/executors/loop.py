@@ -6,18 +6,28 @@ import asyncio
 from inspect import CORO_CREATED, getcoroutinestate
 
 from synergymesh.domain.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.executors import capture
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import enter_task
 
 
 class LoopExecutor:
-    """Run each call as an asyncio task of its own; `stop` interrupts it at its next await."""
+    """Run each call as an asyncio task of its own; `stop` interrupts it at its next await.
+
+    Args:
+        captures: whether what the calls print and log is kept.
+    """
 
     can_interrupt = True
+
+    def __init__(self, *, captures: bool = False) -> None:
+        self._captures = captures
 
     async def start(self) -> None:
         """Make ready to run calls."""
         self._loop = asyncio.get_running_loop()
+        if self._captures:
+            capture.start()
 
     def run(self, call: Call) -> None:
         """Start a call and return at once."""
@@ -31,7 +41,9 @@ class LoopExecutor:
             call.handle.cancel()  # before its first step it would end without having reported
 
     async def close(self) -> None:
-        """Do nothing: the engine has stopped the calls."""
+        """End capturing; the engine has stopped the calls."""
+        if self._captures:
+            capture.stop()
 
     async def _attempt(self, call: Call) -> None:
         outcome: Outcome

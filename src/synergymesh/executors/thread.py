@@ -7,6 +7,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 from synergymesh.domain.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.executors import capture
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import enter_task
 
@@ -16,16 +17,20 @@ class ThreadExecutor:
 
     Args:
         threads_max: calls that can run at the same time; threads are made as they are needed.
+        captures: whether what the calls print and log is kept.
     """
 
     can_interrupt = False
 
-    def __init__(self, threads_max: int) -> None:
+    def __init__(self, threads_max: int, *, captures: bool = False) -> None:
+        self._captures = captures
         self._threads_max = threads_max
 
     async def start(self) -> None:
         """Make ready to run calls."""
         self._loop = asyncio.get_running_loop()
+        if self._captures:
+            capture.start()
         self._pool = ThreadPoolExecutor(self._threads_max, thread_name_prefix="synergymesh-task")
 
     def run(self, call: Call) -> None:
@@ -40,6 +45,8 @@ class ThreadExecutor:
     async def close(self) -> None:
         """Let go of the threads; the interpreter waits at its exit for those that still run."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._captures:
+            capture.stop()
 
     def _attempt(self, call: Call) -> None:
         outcome: Outcome

@@ -25,6 +25,7 @@ from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.monitoring import TenantHealth
 from synergymesh.engine.overview import Overview
+from synergymesh.engine.views import LogLine
 
 AnswerT = TypeVar("AnswerT")
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -52,6 +53,13 @@ class OfRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     run_id: str
     tenant: str | None = None
+
+
+class LogsOf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name a run, or one of its tasks."""
+
+    run_id: str
+    task_id: str | None = None
 
 
 class OfTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,6 +211,7 @@ SET_TIER = Verb("set_tier", NewTier, Tenant)
 SET_QUOTA = Verb("set_quota", NewQuota, Tenant)
 SET_WEIGHT = Verb("set_weight", NewWeight, Tenant)
 THROTTLE_TENANT = Verb("throttle_tenant", Throttle, Tenant)
+LOGS = Verb("logs", LogsOf, list[LogLine])
 METRICS_TEXT = Verb("metrics_text", Nothing, str)
 GET_TENANT_HEALTH = Verb("get_tenant_health", OfTenant, TenantHealth)
 SLA_REPORT = Verb("sla_report", OfTenant, list[ServiceLevel])
@@ -226,6 +235,7 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             EXPLAIN,
             OVERVIEW,
             NEIGHBOURS,
+            LOGS,
             METRICS_TEXT,
             GET_TENANT_HEALTH,
             SLA_REPORT,

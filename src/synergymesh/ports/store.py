@@ -196,6 +196,17 @@ class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
     error: bytes | None
 
 
+class OutputCaptured(msgspec.Struct, frozen=True, gc=False):
+    """What an attempt has printed and logged; written with its end. `lines` is JSON: `domain.captured.OutputLine`s."""
+
+    run_id: str
+    component_id: str
+    number: int
+    tenant_id: str
+    lines: bytes
+    dropped: int
+
+
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A task has its final verdict. `started_at` is None when it never started (skipped, cancelled before).
 
@@ -261,6 +272,7 @@ Change = (
     | HourReserved
     | EstimateLearnt
     | StatisticCounted
+    | OutputCaptured
     | WorkflowStored
     | RunCreated
     | RunLinked
@@ -417,6 +429,16 @@ class DeadLetterRecord(msgspec.Struct, frozen=True, gc=False):
     discarded_at: Instant | None
     discard_reason: str | None
     retried_as: str | None
+
+
+class OutputRecord(msgspec.Struct, frozen=True, gc=False):
+    """What an attempt has printed and logged, as stored; `dropped` lines lay between the first and the last ones."""
+
+    run_id: str
+    component_id: str
+    number: int
+    lines: bytes
+    dropped: int
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -645,6 +667,10 @@ class Store(AuditLog, Protocol):
 
     async def list_tasks(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[TaskRecord]:
         """Give the task rows of these runs, ordered by (run, component)."""
+        ...
+
+    async def list_outputs(self, run_id: str, component_id: str | None, tenant_id: str | None) -> list[OutputRecord]:
+        """Give what the attempts of a run, or of one of its tasks, have printed, ordered by (component, number)."""
         ...
 
     async def list_attempts(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[AttemptRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import Context, ContextVar
 from typing import Any
 
+from synergymesh.domain.captured import CapturedOutput
 from synergymesh.errors import InvalidRequest, NotRunning
 from synergymesh.logs import Log
 
@@ -22,10 +23,11 @@ class TaskContext:
         cancelled: whether the attempt should end soon. A task on the event loop is also interrupted at its next await;
             a plain function in a thread has to look here.
         progress: what `heartbeat` was told last, 0 to 1, or None.
+        output: what it has printed and logged, None for nothing.
         beats: how often `heartbeat` was called.
     """
 
-    __slots__ = ("attempt", "beats", "cancelled", "progress", "run_id", "task_id", "tenant_id")
+    __slots__ = ("attempt", "beats", "cancelled", "output", "progress", "run_id", "task_id", "tenant_id")
 
     def __init__(self, run_id: str, task_id: str, tenant_id: str, attempt: int) -> None:
         self.run_id = run_id
@@ -35,6 +37,7 @@ class TaskContext:
         self.cancelled = False
         self.progress: float | None = None
         self.beats = 0
+        self.output: CapturedOutput | None = None
 
     @property
     def idempotency_token(self) -> str:
@@ -78,6 +81,11 @@ def current_task() -> TaskContext:
     if context is None:
         raise NotRunning("current_task() was called outside a running task. Submit the task's workflow to run it.")
     return context
+
+
+def running_task() -> TaskContext | None:
+    """Give the task that runs here, None if none does."""
+    return _current.get()
 
 
 def task_in(context: Context) -> TaskContext | None:

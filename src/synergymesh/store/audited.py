@@ -25,6 +25,7 @@ from synergymesh.ports.store import (
     EstimateLearnt,
     HourReserved,
     Noted,
+    OutputCaptured,
     RunCreated,
     RunFinished,
     RunLinked,
@@ -414,6 +415,7 @@ ENTRY_OF: dict[type[Change], Callable[[Any], Entry] | None] = {
     HourReserved: None,
     EstimateLearnt: None,
     StatisticCounted: None,
+    OutputCaptured: None,
     # Runs name the hash of their version's content, which proves it better than an entry.
     WorkflowStored: None,
 }

@@ -20,6 +20,7 @@ from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import (
     AttemptRecord,
     EstimateRecord,
+    OutputRecord,
     ReservationRecord,
     RunRecord,
     TaskRecord,
@@ -32,6 +33,7 @@ from synergymesh.store.schema import (
     attempts,
     estimates,
     hour_reservations,
+    outputs,
     runs,
     tasks,
     tenants,
@@ -302,6 +304,23 @@ def list_tasks(connection: sqlite3.Connection, run_ids: Sequence[str], tenant_id
     """Give the task rows of these runs, ordered by (run, component)."""
     arguments = {"list": json.dumps(list(run_ids)), "tenant_id": tenant_id}
     return _tasks_query(tenant_id is not None).run(connection, arguments)
+
+
+@lru_cache
+def _outputs_query(of_tenant: bool, of_component: bool) -> Query[OutputRecord]:
+    query = select(outputs, OutputRecord).where(outputs.c.run_id == sa.bindparam("run_id"))
+    query = visible(query, outputs, of_tenant)
+    if of_component:
+        query = query.where(outputs.c.component_id == sa.bindparam("component_id"))
+    return Query(OutputRecord, query, order=itemgetter(1, 2))
+
+
+def list_outputs(
+    connection: sqlite3.Connection, run_id: str, component_id: str | None, tenant_id: str | None
+) -> list[OutputRecord]:
+    """Give what the attempts of a run, or of one of its tasks, have printed, ordered by (component, number)."""
+    arguments = {"run_id": run_id, "component_id": component_id, "tenant_id": tenant_id}
+    return _outputs_query(tenant_id is not None, component_id is not None).run(connection, arguments)
 
 
 def list_attempts(connection: sqlite3.Connection, run_ids: Sequence[str], tenant_id: str | None) -> list[AttemptRecord]:

@@ -234,6 +234,19 @@ Index("ix_tasks_running", tasks.c.run_id, sqlite_where=text(one_of("status", [Ex
 
 Index("ix_tasks_dead", tasks.c.run_id, tasks.c.component_id, tasks.c.tenant_id, sqlite_where=text(DEAD_LETTER))
 
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("component_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant_id", Text, nullable=False),
+    Column("lines", LargeBinary, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
+)
+
 attempts = Table(
     "attempts",
     metadata,

@@ -19,6 +19,7 @@ from synergymesh.ports.store import (
     DeadLetterRecord,
     EstimateRecord,
     Incarnation,
+    OutputRecord,
     PrunablePage,
     Pruned,
     ReservationRecord,
@@ -193,6 +194,10 @@ class _ReadVerbs:
     async def list_tasks(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[TaskRecord]:
         """Give the task rows of these runs, ordered by (run, component)."""
         return await self._read(reads.list_tasks, run_ids, tenant_id)
+
+    async def list_outputs(self, run_id: str, component_id: str | None, tenant_id: str | None) -> list[OutputRecord]:
+        """Give what the attempts of a run, or of one of its tasks, have printed, ordered by (component, number)."""
+        return await self._read(reads.list_outputs, run_id, component_id, tenant_id)
 
     async def list_attempts(self, run_ids: Sequence[str], tenant_id: str | None = None) -> list[AttemptRecord]:
         """Give the failed attempts of these runs, ordered by (run, component, number)."""

@@ -27,6 +27,7 @@ from synergymesh.store.schema import (
     estimates,
     hour_reservations,
     one_of,
+    outputs,
     runs,
     statistics,
     tasks,
@@ -332,6 +333,11 @@ FINISH_TASKS = insert(
         where=sa.and_(*_SAME_TASK_NOT_FINAL),
     ),
     ["run_id", "component_id", "tenant_id", *_FINISHED],
+)
+
+CAPTURE_OUTPUTS = insert(
+    sqlite.insert(outputs).on_conflict_do_nothing(index_elements=["run_id", "component_id", "number"]),
+    [column.name for column in outputs.columns],
 )
 
 RECORD_ATTEMPTS = insert(

@@ -36,6 +36,7 @@ from synergymesh.ports.store import (
     EstimateLearnt,
     HourReserved,
     Noted,
+    OutputCaptured,
     Refused,
     RunCreated,
     RunFinished,
@@ -80,6 +81,7 @@ _OfRun = (
     | AttemptFailed
     | TaskFinished
     | DeadLetterDiscarded
+    | OutputCaptured
     | RunFinished
 )
 
@@ -165,6 +167,7 @@ class _Pending:
         "_finished",
         "_linked",
         "_notes",
+        "_outputs",
         "_reservations",
         "_started",
         "_statistics",
@@ -185,6 +188,7 @@ class _Pending:
         self._reservations: list[HourReserved] = []
         self._estimates: list[EstimateLearnt] = []
         self._statistics: list[StatisticCounted] = []
+        self._outputs: list[OutputCaptured] = []
         self._workflows: list[WorkflowStored] = []
         self._created: list[RunCreated] = []
         # An UPDATE that finds several values for a row takes any of them, so the first one is chosen here.
@@ -227,6 +231,8 @@ class _Pending:
                 self._discarded.setdefault((change.run_id, change.component_id, change.tenant_id), change)
             case EstimateLearnt():
                 self._estimates.append(change)
+            case OutputCaptured():
+                self._outputs.append(change)
             case StatisticCounted():
                 self._statistics.append(change)
             case HourReserved():
@@ -282,6 +288,8 @@ class _Pending:
             self._apply_to_runs(sql.DISCARD_DEAD_LETTERS, [*self._discarded.values()])
         if self._ended:
             self._apply_to_runs(sql.FINISH_RUNS, [*self._ended.values()])
+        if self._outputs:
+            _write_of_runs(connection, sql.CAPTURE_OUTPUTS, self._outputs)
         for noted in self._notes:
             self._trail.note(noted)
         self._clear()
