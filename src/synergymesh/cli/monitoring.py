@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from synergymesh.cli import output
 from synergymesh.cli.administration import administrating
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
-from synergymesh.domain.service_levels import ServiceLevel
-from synergymesh.engine.monitoring import TenantHealth
+
+if TYPE_CHECKING:
+    from synergymesh.domain.service_levels import ServiceLevel
+    from synergymesh.engine.monitoring import TenantHealth
 
 SomeTenant = Annotated[
     str | None, typer.Argument(metavar="[TENANT]", help="The tenant's name, or its id; all if none.")

@@ -238,6 +238,8 @@ class _Pending:
             case HourReserved():
                 self._reservations.append(change)
             case TenantCreated():
+                if self._created or self._reservations or self._estimates or self._statistics:
+                    self.write()  # what came before its tenant is refused
                 self._tenants.append(change)
             case WorkflowStored():
                 self._workflows.append(change)

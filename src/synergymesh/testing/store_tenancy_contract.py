@@ -171,6 +171,13 @@ class TenancyContract:
             await record(store, *learnt)
         assert [found.microseconds for found in await store.list_estimates()] == [n * 2 for n in range(5_000)]
 
+    @pytest.mark.parametrize("change", [HourReserved("new", 7, 1), EstimateLearnt("new", "checkout", "a", 1)])
+    async def test_what_comes_before_its_tenant_is_refused_in_the_same_batch_too(
+        self, store: Store, change: Change
+    ) -> None:
+        answers = await store.commit([[change], [tenant("new")], [change]])
+        assert [type(answer) for answer in answers] == [Refused, Committed, Committed]
+
     # --- both -------------------------------------------------------------------------------------------------------
 
     async def test_a_bad_value_among_good_ones_is_refused_alone(self, store: Store) -> None:
