@@ -252,3 +252,20 @@ def test_rows_are_split_into_statements_that_hold_each_of_them_once(rows: int) -
     assert all(count <= size <= max(count + count // 4, count) for _, count, size in plan)
     assert all(size <= statements.ROWS_MAX for _, _, size in plan)
     assert len(plan) <= rows // statements.ROWS_MAX + 4
+
+
+def test_what_came_before_its_tenant_is_refused_in_one_batch_too(template: Template) -> None:
+    joins = TenantCreated("tenant-d", "n", "basic", b"{}", 1)
+    for early in (
+        HourReserved("tenant-d", 1, 0),
+        EstimateLearnt("tenant-d", "w", "a", 1),
+        RunCreated("run-9", "tenant-d", "w", "h", b"{}", None, 0, 0, 1),
+    ):
+        _, answers = template.apply([[[early], [joins]]])
+        assert answers == ["Refused", "Committed"]
+
+
+def test_a_start_behind_the_end_of_its_task_leaves_no_entry(template: Template) -> None:
+    end = TaskFinished("run-0", "a", TENANTS[0], S.SUCCESS, 1, 1, 1, None, None)
+    start = TaskStarted("run-0", "a", TENANTS[0], 1, 1)
+    assert template.apply([[[end], [start]]]) == template.apply([[[end]], [[start]]])

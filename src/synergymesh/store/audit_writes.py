@@ -21,12 +21,19 @@ from synergymesh.errors import StoreCorrupt
 from synergymesh.ports.store import Change, Noted, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.audited import Entry, entries_of, tenant_deleted
+from synergymesh.store.chain_ends import End, known_ends
 from synergymesh.store.schema import NOT_A_TASK_DONE, audit_entries, audit_heads, meta
 
 LOG_ID = "audit_log_id"
 
-_COLUMNS = [column.name for column in audit_entries.columns if column.name != "entry_id"]
-_INSERT = sql.insert(sqlite.insert(audit_entries).on_conflict_do_nothing(index_elements=["tenant_id", "seq"]), _COLUMNS)
+# In the order of an entry's fields, so that a row is the entry with two values behind it.
+_COLUMNS = [audit_entries.c[name].name for name in (*Entry._fields, "seq", "hash")]
+_INSERT = sql.ManyRows(
+    f"INSERT INTO {audit_entries.name} ({', '.join(_COLUMNS)}) VALUES ",
+    f"({', '.join('?' * len(_COLUMNS))})",
+    " ON CONFLICT (tenant_id, seq) DO NOTHING",
+    _COLUMNS,
+)
 _head = sqlite.insert(audit_heads)
 _SET_HEADS = sql.insert(
     _head.on_conflict_do_update(
@@ -116,22 +123,19 @@ class Trail:
         if not self._entries:
             return
         connection = self._connection
-        document, number = connection.execute(_HEADS, {"list": json.dumps([*self._entries])}).fetchone()
-        if number is None:
-            number = secrets.randbits(63)
-            connection.execute(_MAKE_LOG_ID, {"entry": LOG_ID, "number": number}).close()
-        known = {tenant_id: (seq, bytes.fromhex(digest)) for tenant_id, seq, digest in json.loads(document)}
+        ends = known_ends(connection)
+        unknown = [tenant_id for tenant_id in self._entries if tenant_id not in ends]
+        if unknown:
+            self._read_ends(unknown, ends)
         rows: list[tuple[object, ...]] = []
         heads: list[tuple[object, ...]] = []
         for tenant_id, entries in self._entries.items():
-            seq, head = known.get(tenant_id) or (0, genesis_hash(log_id_text(number), tenant_id))
-            for entry, digest in zip(
-                entries, chain_hashes(tenant_id, seq + 1, head, [entry[7] for entry in entries]), strict=True
-            ):
-                seq += 1
-                rows.append((tenant_id, seq, *entry[1:], digest))
-                head = digest
-            heads.append((tenant_id, seq, head))
+            seq, head = ends[tenant_id]
+            hashes = chain_hashes(tenant_id, seq + 1, head, [entry[7] for entry in entries])
+            numbers = range(seq + 1, seq + 1 + len(entries))
+            rows += [(*entry, seq, digest) for entry, seq, digest in zip(entries, numbers, hashes, strict=True)]
+            ends[tenant_id] = (numbers[-1], hashes[-1])
+            heads.append((tenant_id, numbers[-1], hashes[-1]))
         if _INSERT.execute_rows(connection, rows) != len(rows):
             raise StoreCorrupt(
                 "the audit log has entries behind the end of a chain, so nothing can be added to it. Look into it "
@@ -139,3 +143,14 @@ class Trail:
             )
         _SET_HEADS.execute_rows(connection, heads)
         self._entries.clear()
+
+    def _read_ends(self, tenant_ids: list[str], ends: dict[str, End]) -> None:
+        """Add the ends of these chains; those without entries begin with the genesis of this log."""
+        connection = self._connection
+        document, number = connection.execute(_HEADS, {"list": json.dumps(tenant_ids)}).fetchone()
+        if number is None:
+            number = secrets.randbits(63)
+            connection.execute(_MAKE_LOG_ID, {"entry": LOG_ID, "number": number}).close()
+        ends.update((tenant_id, (seq, bytes.fromhex(digest))) for tenant_id, seq, digest in json.loads(document))
+        for tenant_id in tenant_ids:
+            ends.setdefault(tenant_id, (0, genesis_hash(log_id_text(number), tenant_id)))

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreLocked, StoreUnavailable
 from synergymesh.store import space
+from synergymesh.store.chain_ends import Writer
 from synergymesh.store.migration import check_is_head, get_revision, upgrade
 
 Synchronous = Literal["full", "normal"]
@@ -137,7 +138,11 @@ def open_writer(database: Path | None, synchronous: Synchronous) -> sqlite3.Conn
     """
     where = str(database or MEMORY)
     connection = sqlite3.connect(
-        where, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+        where,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        cached_statements=_CACHED_STATEMENTS,
+        factory=Writer,
     )
     try:
         revision = get_revision(connection, where)

@@ -6,6 +6,8 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
+from synergymesh.store.chain_ends import forget_ends
+
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
@@ -18,6 +20,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT").close()
     except BaseException:
+        forget_ends(connection)
         # After a full disk or an I/O error SQLite may have rolled back by itself.
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):

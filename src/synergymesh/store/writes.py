@@ -4,9 +4,9 @@ Grouping keeps the meaning of the order that changes came in:
 
 - kinds are written in the order in which one needs another (tenant, workflow, run, link, start, attempt, task, end of
   run);
-- a change that must not come before one that is already grouped (a tenant's new status or plan; the start or the
-  cancellation of a run that ends, the start of an attempt that fails in the same batch) makes the groups be written
-  first;
+- a change that must not come before one that is already grouped (a new tenant, its new status or plan; the start or the
+  cancellation of a run that ends, the start of an attempt that fails or of a task that ends in the same batch) makes
+  the groups be written first;
 - statements compare attempt numbers and leave final rows alone, so the other pairs of kinds commute.
 
 Each row that really changed leaves an entry in the audit log. When a statement changed as many rows as there were
@@ -53,6 +53,7 @@ from synergymesh.ports.store import (
 )
 from synergymesh.store import statements as sql
 from synergymesh.store.audit_writes import Trail
+from synergymesh.store.chain_ends import forget_ends
 from synergymesh.store.reads import find_runs
 from synergymesh.store.schema import runs, tenants, workflows
 from synergymesh.store.sqlite_errors import UNRECORDABLE
@@ -114,6 +115,7 @@ def _record_without_bad_units(connection: sqlite3.Connection, units: Sequence[Un
     try:
         results = _record(connection, units, careful=True)
     except _BAD_UNIT as error:
+        forget_ends(connection)
         connection.execute("ROLLBACK TO units").close()
         connection.execute("RELEASE units").close()
         if len(units) == 1:
@@ -165,7 +167,9 @@ class _Pending:
         "_ended",
         "_estimates",
         "_finished",
+        "_finished_tasks",
         "_linked",
+        "_looked_up",
         "_notes",
         "_outputs",
         "_reservations",
@@ -197,6 +201,8 @@ class _Pending:
         self._tasks_started: list[TaskStarted] = []
         self._attempts: dict[tuple[str, str, int, str], AttemptFailed] = {}
         self._finished: list[TaskFinished] = []
+        self._finished_tasks: set[tuple[str, str]] = set()
+        self._looked_up = 0
         self._linked: dict[tuple[str, str], RunLinked] = {}
         self._discarded: dict[tuple[str, str, str], DeadLetterDiscarded] = {}
         self._ended: dict[tuple[str, str], RunFinished] = {}
@@ -214,7 +220,12 @@ class _Pending:
             case AttemptFailed():
                 self._attempts.setdefault((change.run_id, change.component_id, change.number, change.tenant_id), change)
             case TaskStarted():
-                if (change.run_id, change.component_id, change.attempt, change.tenant_id) in self._attempts:
+                if (
+                    change.run_id,
+                    change.component_id,
+                    change.attempt,
+                    change.tenant_id,
+                ) in self._attempts or self._has_finished(change):
                     self.write()
                 self._tasks_started.append(change)
             case RunStarted():
@@ -255,6 +266,14 @@ class _Pending:
                 self._notes.append(change)
             case _:
                 assert_never(change)
+
+    def _has_finished(self, change: TaskStarted) -> bool:
+        """Tell whether the end of the task is grouped already: its start came too late, and leaves no entry."""
+        # Looked up only when something starts, as nearly everything only ends.
+        for finished in self._finished[self._looked_up :]:
+            self._finished_tasks.add((finished.run_id, finished.component_id))
+        self._looked_up = len(self._finished)
+        return (change.run_id, change.component_id) in self._finished_tasks
 
     def write(self) -> None:
         """Write all groups, kind after kind, and forget them."""

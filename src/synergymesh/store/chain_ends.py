@@ -1,0 +1,37 @@
+"""The ends of the chains that a connection writes, kept so that no transaction has to read them again.
+
+Nobody else writes them: one connection writes a database. What is kept is forgotten with every rollback.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+ENDS_MAX = 10_000
+"""Chains whose ends are kept, about 2 MB; all are forgotten when there are more."""
+
+End = tuple[int, bytes]
+"""The number and the hash of the last entry."""
+
+
+class Writer(sqlite3.Connection):
+    """A connection that knows the ends of the chains to which it has added."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self.ends: dict[str, End] = {}
+
+
+def known_ends(connection: sqlite3.Connection) -> dict[str, End]:
+    """Give the ends that are kept, to be looked into and added to; of another kind of connection none."""
+    if not isinstance(connection, Writer):
+        return {}
+    if len(connection.ends) > ENDS_MAX:
+        connection.ends.clear()
+    return connection.ends
+
+
+def forget_ends(connection: sqlite3.Connection) -> None:
+    """Forget all ends, because something was rolled back."""
+    if isinstance(connection, Writer):
+        connection.ends.clear()
