@@ -76,6 +76,7 @@ def test_every_kind_of_change_is_mapped_to_an_entry_or_is_bookkeeping() -> None:
 def test_bookkeeping_is_only_what_nobody_asked_for() -> None:
     assert {kind.__name__ for kind, entry_of in ENTRY_OF.items() if entry_of is None} == {
         "HourReserved",
+        "OutputCaptured",
         "EstimateLearnt",
         "StatisticCounted",
         "WorkflowStored",
