@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.retry import RetryPolicy
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
     from synergymesh.domain.tenants import Tenant, TenantTier
+    from synergymesh.domain.timeline import Timeline
     from synergymesh.engine.dead_letter_views import DeadLetter
     from synergymesh.engine.dead_letters import Redriven
     from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from synergymesh.resolver.dependency_resolver import DependencyResolver
     from synergymesh.run_handle import RunHandle
     from synergymesh.settings import Settings, TierSettings, read_settings
+    from synergymesh.timeline.page import timeline_html
+    from synergymesh.timeline.picture import timeline_svg
     from synergymesh.workflows.loader import load_workflow, load_workflows
     from synergymesh.workflows.nodes import given, optional, ref
     from synergymesh.workflows.registry import Registry
@@ -59,6 +62,9 @@ _HOMES = {
     "synergymesh.domain.tenants": ("Tenant", "TenantTier"),
     "synergymesh.engine.dead_letter_views": ("DeadLetter",),
     "synergymesh.engine.dead_letters": ("Redriven",),
+    "synergymesh.domain.timeline": ("Timeline",),
+    "synergymesh.timeline.page": ("timeline_html",),
+    "synergymesh.timeline.picture": ("timeline_svg",),
     "synergymesh.engine.explaining": ("RunExplanation", "TaskExplanation"),
     "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
     "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
@@ -156,6 +162,7 @@ __all__ = [
     "TenantTier",
     "TenantView",
     "TierSettings",
+    "Timeline",
     "Workflow",
     "current_task",
     "given",
@@ -166,6 +173,8 @@ __all__ = [
     "read_wfformat",
     "ref",
     "task",
+    "timeline_html",
+    "timeline_svg",
     "workflow",
 ]
 

@@ -20,6 +20,7 @@ from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.service_levels import ServiceLevel
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantTier
+from synergymesh.domain.timeline import Timeline
 from synergymesh.engine.acting import ActingAs, current_actor
 from synergymesh.engine.control import OPEN
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
@@ -29,6 +30,7 @@ from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
 from synergymesh.engine.overview import Overview
+from synergymesh.engine.timelines import timeline_of
 from synergymesh.engine.views import (
     LingeringAttempt,
     LogLine,
@@ -44,7 +46,7 @@ from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFail
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.ports.clock import Clock, SystemClock
-from synergymesh.ports.store import RunRecord, Store
+from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskRecord
 from synergymesh.run_control import RunControl
 from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
@@ -423,6 +425,29 @@ class Orchestrator(RunControl):
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
         """
+        record, definition, tasks, attempts = await self._rows_of(run_id, tenant)
+        live = self._live(run_id)
+        return run_view(record, live, task_views(definition, tasks, attempts, live), problem=self._problem(record))
+
+    async def timeline(self, run_id: str, *, tenant: str | None = None) -> Timeline:
+        """Say where the time of a run went: every attempt, every wait with its reason, the critical path as it was.
+
+        Draw it with `timeline_svg` or `timeline_html`.
+
+        Args:
+            run_id: which; an open one is shown until now.
+            tenant: whose run it has to be; None for the operator.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        record, definition, tasks, attempts = await self._rows_of(run_id, tenant)
+        return timeline_of(record, definition, tasks, attempts, self._clock.now(), self._live(run_id))
+
+    async def _rows_of(
+        self, run_id: str, tenant: str | None
+    ) -> tuple[RunRecord, WorkflowDefinition, list[TaskRecord], list[AttemptRecord]]:
+        """Give all that is recorded of a run, as it was at one moment."""
         parts = self._running
         record = await parts.watching.record_of(run_id, tenant)
         workflow = await parts.store.get_workflow(record.content_hash)
@@ -436,7 +461,7 @@ class Orchestrator(RunControl):
                 break  # else it moved on between the reads, and its tasks have to be read again
         live = self._live(run_id)
         definition = WorkflowDefinition.from_json(workflow.definition) if live is None else live.version.plan.definition
-        return run_view(record, live, task_views(definition, tasks, attempts, live), problem=self._problem(record))
+        return record, definition, tasks, attempts
 
     async def logs(self, run_id: str, task_id: str | None = None, *, tenant: str | None = None) -> list[LogLine]:
         """Give what the attempts of a run have printed and logged, in the order of time; also while they run.

@@ -28,6 +28,7 @@ from synergymesh.cli.queue import queue, top
 from synergymesh.cli.reruns import replay, retry
 from synergymesh.cli.run import resume, run
 from synergymesh.cli.runs import cancel, runs, show
+from synergymesh.cli.timeline import timeline
 from synergymesh.cli.why import why
 from synergymesh.errors import SynergyMeshError
 
@@ -111,6 +112,13 @@ _add(
     replay,
     "synergymesh replay run-18c3a5f0e1b2c3d4aabbccdd",
     "synergymesh replay run-18c3a5f0e1b2c3d4aabbccdd --input '{\"order_id\": 43}'",
+)
+_add(
+    app,
+    timeline,
+    "synergymesh timeline last",
+    "synergymesh timeline run-18c3a5f0e1b2c3d4aabbccdd --output run.svg",
+    "synergymesh timeline last --output run.html",
 )
 _add(
     app,

@@ -13,8 +13,11 @@ from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, UnknownRun, UnknownTenant
 
 if TYPE_CHECKING:
+    from synergymesh.domain.definition import WorkflowDefinition
+    from synergymesh.domain.timeline import Timeline
     from synergymesh.engine.dead_letter_views import DeadLetter
     from synergymesh.engine.views import LogLine, Run
+    from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
     from synergymesh.store.sqlite import SqliteReader
 
 PAGE_RUNS = 1_000
@@ -77,8 +80,26 @@ class Reading:
         Raises:
             UnknownRun: there is none of that id.
         """
-        from synergymesh.domain.definition import WorkflowDefinition
         from synergymesh.engine.views import run_view, task_views
+
+        record, definition, tasks, attempts = await self._rows_of(run_id)
+        return run_view(record, tasks=task_views(definition, tasks, attempts))
+
+    async def timeline(self, run_id: str) -> Timeline:
+        """Give a run's timeline; `last` is the one that was submitted last.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
+        from synergymesh.engine.timelines import timeline_of
+        from synergymesh.ports.clock import SystemClock
+
+        return timeline_of(*await self._rows_of(run_id), SystemClock().now())
+
+    async def _rows_of(
+        self, run_id: str
+    ) -> tuple[RunRecord, WorkflowDefinition, list[TaskRecord], list[AttemptRecord]]:
+        from synergymesh.domain.definition import WorkflowDefinition
 
         if run_id == LAST:
             newest = await self._reader.list_runs(tenant_id=None, limit=1)
@@ -91,12 +112,12 @@ class Reading:
         workflow = await self._reader.get_workflow(record.content_hash)
         if workflow is None:
             raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
-        tasks = task_views(
+        return (
+            record,
             WorkflowDefinition.from_json(workflow.definition),
             await self._reader.list_tasks([run_id]),
             await self._reader.list_attempts([run_id]),
         )
-        return run_view(record, tasks=tasks)
 
     async def dead_letters(
         self,
