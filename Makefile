@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cat requirements/*.txt pyproject.toml | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit crash check lint types architecture bench format pins clean
+.PHONY: help setup demo test unit crash sim sim-soak check lint types architecture bench format pins clean
 
 help:            ## Show the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,12 @@ unit: setup      ## Run the quick tests
 
 crash: setup     ## Run the tests that kill real processes
 	@$(BIN)/python -m pytest tests/crash
+
+sim: setup       ## Replay one simulated world: make sim SEED=7
+	@$(BIN)/python -m synergymesh.testing.simulation replay $(or $(SEED),0)
+
+sim-soak: setup  ## Simulate worlds from fresh seeds: make sim-soak SECONDS=60
+	@$(BIN)/python -m synergymesh.testing.simulation soak $(or $(SECONDS),60)
 
 check: lint types architecture ## Lint, types, architecture
 

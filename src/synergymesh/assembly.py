@@ -16,6 +16,7 @@ from synergymesh.engine.dead_letters import DeadLetters
 from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.direct_calls import DirectCalls
 from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.doubts import Doubts
 from synergymesh.engine.explaining import Explaining
 from synergymesh.engine.housekeeping import Housekeeping
 from synergymesh.engine.live import LiveRun
@@ -74,6 +75,7 @@ class Parts:
     tenants: Tenants
     retry_policies: RetryPolicies
     submission: Submission
+    doubts: Doubts
     recovery: Recovery
     control: Control
     reruns: Reruns
@@ -141,6 +143,7 @@ def assemble(
 
     tenants.changed = tenant_changed
     watching = Watching(store, runs)
+    doubts = Doubts(store, runs, window)
     submission = Submission(
         tenants,
         admission,
@@ -149,6 +152,7 @@ def assemble(
         runs,
         dispatcher,
         window,
+        doubts,
         clock,
         dice,
         payload_bytes_max=payload_bytes_max,
@@ -168,6 +172,7 @@ def assemble(
         retry_policies=retry_policies,
         submission=submission,
         recovery=Recovery(store, versions, runs, dispatcher, window, time_limits, clock),
+        doubts=doubts,
         control=control,
         direct_calls=DirectCalls(
             tenants,

@@ -183,6 +183,7 @@ class Orchestrator(RunControl):
         await parts.window.close()
         if parts.watchdog is not None:
             parts.watchdog.close()
+        await parts.doubts.close()
         parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
         await parts.attempts.drain(grace)

@@ -14,6 +14,7 @@ from synergymesh import ExecutionStatus, Orchestrator, RetryPolicy, RunCancelled
 from synergymesh.domain.retry import Cancelled
 from synergymesh.domain.states import TASK_TRANSITIONS
 from synergymesh.executors.loop import LoopExecutor
+from synergymesh.ports.store import RunFinished
 from synergymesh.ports.task_context import TaskContext
 
 S = ExecutionStatus
@@ -227,3 +228,33 @@ async def test_runs_cancelled_at_random_moments_are_final_and_consistent(mesh: O
         assert all(not TASK_TRANSITIONS[each.status] for each in run.tasks)
     assert after_cancel == [], f"seed {seed}: nothing starts once cancel() has returned"
     assert await mesh.count_open_runs() == 0
+
+
+async def test_a_run_whose_end_is_being_written_ends_once_and_is_not_cancelled(with_faults: Any) -> None:
+    mesh = Orchestrator(":memory:")
+    store = with_faults(mesh)
+    commit = store.commit
+    ends: list[Any] = []
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def slowly(units: Any) -> Any:
+        found = [change for unit in units for change in unit if isinstance(change, RunFinished)]
+        ends.extend(found)
+        if found and not gate.is_set():
+            begun.set()
+            await gate.wait()
+        return await commit(units)
+
+    store.commit = slowly
+
+    async def quick() -> int:
+        return 1
+
+    async with mesh:
+        tenant = (await mesh.create_tenant("A")).tenant_id
+        handle = await mesh.submit(Workflow("w").add(quick), tenant=tenant)
+        await begun.wait()
+        assert await handle.cancel() is False
+        gate.set()
+        assert await handle.result(5) == 1
+    assert len(ends) == 1

@@ -10,8 +10,9 @@ import pytest
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, Workflow, current_task, ref
 from synergymesh.engine import committer as committer_module
+from synergymesh.engine import doubts as doubts_module
 from synergymesh.errors import StoreError, StoreLocked, StoreUnavailable
-from synergymesh.ports.store import TaskFinished, Unit
+from synergymesh.ports.store import RunCreated, TaskFinished, Unit
 
 S = ExecutionStatus
 FULL = StoreUnavailable("mesh.db: the disk is full")
@@ -248,3 +249,53 @@ async def test_an_error_after_the_write_is_repeated_without_harm(with_faults: Ca
         run = await mesh.get_run(handle.id)
     assert counts == {"t0": 1, "t1": 1, "t2": 2, "t3": 1, "t4": 1, "t5": 1}
     assert [each.attempt for each in run.tasks] == [1, 1, 2, 1, 1, 1]
+
+
+async def test_a_submission_whose_commit_failed_after_it_was_done_runs_once_the_store_answers(
+    with_faults: Callable[..., Any],
+) -> None:
+    mesh = Orchestrator(":memory:")
+    store = with_faults(mesh)
+    commit = store.commit
+    gate = asyncio.Event()
+    gate.set()
+    effects: list[str] = []
+    built = gated(1, gate, effects)
+    fails = [True]
+
+    async def commit_and_fail(units: Sequence[Unit]) -> Any:
+        results = await commit(units)
+        if fails[0] and any(isinstance(change, RunCreated) for unit in units for change in unit):
+            raise FULL
+        return results
+
+    store.commit = commit_and_fail
+    async with mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        for key in ("repeated", None):
+            with pytest.raises(StoreUnavailable):
+                await mesh.submit(built, tenant=tenant, idempotency_key=key)
+        fails[0] = False
+        # whoever repeats it is given the run that is there, which is no ghost
+        again = await mesh.submit(built, tenant=tenant, idempotency_key="repeated")
+        assert await again.result(5) == ["t0"]
+        for run in await mesh.list_runs():
+            assert await mesh.result_of(run.id, timeout=5) == ["t0"]
+        assert len(effects) == 2
+        assert await mesh.count_open_runs() == 0
+
+
+async def test_too_many_submissions_in_doubt_let_no_more_in(
+    with_faults: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts_module, "DOUBTS_MAX", 3)
+    mesh = Orchestrator(":memory:")
+    store = with_faults(mesh)
+    async with mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        store.error = FULL
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="disk is full"):
+                await mesh.submit(gated(1, asyncio.Event(), []), tenant=tenant)
+        with pytest.raises(StoreUnavailable, match="too many submissions"):
+            await mesh.submit(gated(1, asyncio.Event(), []), tenant=tenant)

@@ -49,8 +49,8 @@ class Control:
         if record.status.is_final:
             return False
         run = self._runs.get(run_id) or await self._window.fetch(run_id, tenant_id)
-        if run is None:
-            return False
+        if run is None or not run.state.open_tasks:
+            return False  # final, or its end is on its way
         await self.cancel(run)
         return True
 
@@ -92,7 +92,7 @@ class Control:
 
     async def cancel(self, run: LiveRun) -> None:
         """Cancel an open run."""
-        if not run.cancelling:
+        if not run.cancelling and run.state.open_tasks:
             recorded = self._runs.cancel(run, current_actor())
             self._scheduler.refresh(run.tenant_id)
             for attempt in list((run.running or {}).values()):

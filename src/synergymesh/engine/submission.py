@@ -20,12 +20,13 @@ from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.doubts import Doubts
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Version, Versions
 from synergymesh.engine.window import Window, live_run
-from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError
+from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Change, Refused, RunCreated, RunLinked, RunStarted, TaskFinished, TaskRecord
 from synergymesh.workflows.workflow import Workflow
@@ -86,6 +87,7 @@ class Submission:
         runs: OpenRuns,
         dispatcher: Dispatcher,
         window: Window,
+        doubts: Doubts,
         clock: Clock,
         dice: Random,
         *,
@@ -98,6 +100,7 @@ class Submission:
         self._runs = runs
         self._dispatcher = dispatcher
         self._window = window
+        self._doubts = doubts
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self._last_moment: Instant = 0
@@ -159,6 +162,8 @@ class Submission:
             StoreError: it could not be recorded.
         """
         await self._committer.room()
+        if self._doubts.are_too_many:
+            raise StoreUnavailable("the database failed during too many submissions. Wait until it can be read again.")
         now = self._clock.now()
         size = version.plan.size - len(origin.reused)
         self._admission.admit(tenant, version.plan, priority, now, size=size)
@@ -194,24 +199,32 @@ class Submission:
         error: Exception | None = None
         if isinstance(answer, Exception):
             error = answer
+            if isinstance(answer, StoreError):
+                begin = partial(self._begin, row, version, origin)
+                self._doubts.add(row, begin, begun=bool(origin.reused))
         elif isinstance(answer, Refused):
             error = StoreError(f"the database refused the run: {answer.reason}")
         elif answer.existing is not None:
             run_id = answer.existing.run_id
+            self._doubts.found(answer.existing)
             if (answer.existing.content_hash, answer.existing.input) != (row.content_hash, row.input):
                 error = IdempotencyConflict(str(row.idempotency_key), run_id)
         else:
             version.stored = True
-            if origin.reused:
-                self._go_on(row, version, origin)
-            else:
-                self._window.take(row, version)
+            self._begin(row, version, origin)
         if acknowledged.done():
             return
         if error is not None:
             acknowledged.set_exception(error)
         else:
             acknowledged.set_result(run_id)
+
+    def _begin(self, row: RunCreated, version: Version, origin: Origin) -> None:
+        """Take up a run that is recorded."""
+        if origin.reused:
+            self._go_on(row, version, origin)
+        else:
+            self._window.take(row, version)
 
     def _go_on(self, row: RunCreated, version: Version, origin: Origin) -> None:
         """Offer the tasks of a run that begins with results."""

@@ -179,9 +179,7 @@ class Window:
         """Take up a run that was just recorded, into memory or not."""
         part = self._part(row.tenant_id)
         if self._runs.get(row.run_id) is not None:
-            # a page was read after the commit and before its answer came
-            self._runs.backlog.add(row.tenant_id, row.tasks)
-            part.stays_in_store(row.tasks)
+            self.count(row)  # a page was read after the commit and before its answer came
             return
         now = self._clock.now()
         stays = False
@@ -205,6 +203,11 @@ class Window:
         self._offer(part, run, now)
         if len(part.ready) > 2 * self._size():
             self._push_out(part)
+
+    def count(self, row: RunCreated) -> None:
+        """Count a run that came into memory with a page before it was known that it is recorded."""
+        self._runs.backlog.add(row.tenant_id, row.tasks)
+        self._part(row.tenant_id).stays_in_store(row.tasks)
 
     def _waits_no_more(self, run: LiveRun) -> None:
         """Take note that a run has begun, or will never begin."""

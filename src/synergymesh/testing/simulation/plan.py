@@ -1,0 +1,39 @@
+"""When people do what in a world."""
+
+from __future__ import annotations
+
+from random import Random
+
+from synergymesh.testing.simulation.options import Options
+
+_COMMON = {"submit_again": 4, "submit_another": 1, "cancel": 3, "look": 4}
+_OF_TENANTS = {
+    "change_quota": 5,
+    "change_weight": 3,
+    "suspend": 2,
+    "resume": 3,
+    "create_tenant": 1,
+    "create_child": 2,
+    "delete_tenant": 2,
+}
+
+
+def make_plan(options: Options, dice: Random) -> list[tuple[float, str]]:
+    """Give moments and actions, in the order of time."""
+    end = options.seconds
+    if options.kind == "fair":
+        return []
+    actions = ["submit"] * options.submissions
+    weights = dict(_COMMON)
+    if options.kind in ("churn", "limits"):
+        weights.update(_OF_TENANTS)
+    names = list(weights)
+    actions += dice.choices(names, [weights[name] for name in names], k=options.submissions)
+    actions += ["restart"] * options.restarts + ["pause"] * options.pauses + ["step the clock"] * options.clock_steps
+    bursts = sorted(dice.uniform(0.0, end * 0.9) for _ in range(3))
+    plan = []
+    for action in actions:
+        at = dice.choice(bursts) + dice.uniform(0.0, 0.05) if dice.random() < 0.5 else dice.uniform(0.0, end * 0.95)
+        plan.append((at, action))
+    plan.sort()
+    return plan

@@ -1,0 +1,492 @@
+"""One world: a mesh that lives, dies and lives again in virtual time, and the people who use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import msgspec
+
+from synergymesh.assembly import Seams
+from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.retry import Outcome, RetryPolicy
+from synergymesh.domain.states import TenantStatus
+from synergymesh.domain.tenants import Tenant
+from synergymesh.engine.live import Attempt
+from synergymesh.errors import NotFound, StoreError
+from synergymesh.executors.loop import LoopExecutor
+from synergymesh.orchestrator import Orchestrator
+from synergymesh.ports.executor import Call
+from synergymesh.ports.store import CommitResult, Unit
+from synergymesh.ports.task_context import TaskContext
+from synergymesh.settings import Settings, read_settings
+from synergymesh.testing.faults import FaultyExecutor, FaultyStore
+from synergymesh.testing.inline_store import Database, MemoryDatabase
+from synergymesh.testing.simulation.checker import Checker
+from synergymesh.testing.simulation.clients import ROOMY, Clients
+from synergymesh.testing.simulation.fairness import Fairness
+from synergymesh.testing.simulation.fate import WorldFate
+from synergymesh.testing.simulation.naming import Names
+from synergymesh.testing.simulation.options import Options
+from synergymesh.testing.simulation.plan import make_plan
+from synergymesh.testing.simulation.tasks import LONGEST_SECONDS, Script, Tasks
+from synergymesh.testing.simulation.usage import Token, token_of
+from synergymesh.testing.simulation.violation import Violation, WorldEnded
+from synergymesh.testing.virtual_threads import VirtualThreads
+from synergymesh.testing.virtual_time import VirtualClock, VirtualLoop
+
+_ID = re.compile(r"(?:run-[0-9a-f]{24}|tenant-[0-9a-f]{16})")
+
+HEALING_SECONDS = 60.0 + LONGEST_SECONDS
+"""After healing everything is final within a minute, plus the longest task."""
+
+PATIENCE_SECONDS = 1_000.0
+"""So long after it should have been healed a world has certainly hung up."""
+
+BURIALS_MAX = 5
+"""So often a coroutine may wait for something else instead of ending."""
+
+LIVES_MAX = 60
+"""A world that dies more often than it can be told to would never end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Say what happened in a world in which everything held.
+
+    Attributes:
+        digest: of the trace; the same for the same seed.
+        deaths: by fault point.
+    """
+
+    seed: int
+    options: Options
+    trace: list[str]
+    digest: str
+    lives: int
+    deaths: Counter[str]
+    runs: int
+    attempts: int
+    commits: int
+    seconds: float
+
+
+class World:
+    """Make a world from a seed and let it be.
+
+    Args:
+        seed: everything follows from it.
+        options: instead of those that follow from the seed.
+        database: what outlives the processes; by default SQLite in memory.
+        watch: is called with each line of the trace when it is written.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        options: Options | None = None,
+        *,
+        database: Database | None = None,
+        watch: Callable[[str], None] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.options = options or Options.from_seed(seed)
+        self.trace: list[str] = []
+        self._watch = watch
+        self._database = database or MemoryDatabase()
+        self._loop = VirtualLoop()
+        self._loop.close()  # shows the time until the first life begins
+        self._clock = VirtualClock(self._loop)
+        self._names = Names()
+        self._dice = Random(f"{seed}/plan")
+        self._engine_dice = Random(f"{seed}/engine")
+        self._checker = Checker(self._fail, self.options.slots)
+        self._checker.usage.checks_hours = not self.options.clock_steps
+        self._fate = WorldFate(seed, self.options, self._say)
+        self._script = Script(seed, self.options.poison)
+        self._tasks = Tasks(self._script, self._fate, self._begins)
+        self._clients = Clients(self._dice, self._checker, self._names, self._fail, self._say, self._chosen)
+        self._fairness = Fairness(self._fail)
+        self._clients.workflows = self._tasks.workflows(self._dice)
+        self._plan = make_plan(self.options, self._dice)
+        self._settings = _settings(self.options.slots)
+        self._violation: Violation | None = None
+        self._mesh: Orchestrator | None = None
+        self._store: FaultyStore | None = None
+        self._raw: Any = None
+        self._lives = 0
+        self._commits = 0
+        self._changed = False
+        self._over = False
+        self._healed_at: float | None = None
+
+    def run(self) -> Report:
+        """Let everything happen, and check it.
+
+        Raises:
+            Violation: something does not hold.
+        """
+        level = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            while not self._over:
+                self._live_once()
+        except Violation:
+            raise
+        except WorldEnded:
+            assert self._violation is not None
+            raise self._violation from None
+        finally:
+            logging.disable(level)
+            _bury(self._loop)
+            _finish(self._database.destroy())
+        return Report(
+            seed=self.seed,
+            options=self.options,
+            trace=self.trace,
+            digest=hashlib.sha256("\n".join(self.trace).encode()).hexdigest(),
+            lives=self._lives,
+            deaths=self._fate.deaths,
+            runs=len(self._checker.history.runs),
+            attempts=len(self._checker.effects),
+            commits=self._commits,
+            seconds=self._loop.time(),
+        )
+
+    # --- lives ------------------------------------------------------------------------------------------------------
+
+    def _live_once(self) -> None:
+        """Live until the process dies or ends, on a loop of its own, which is left as it is then."""
+        self._lives += 1
+        if self._lives > LIVES_MAX:
+            self._report("I11", f"after {LIVES_MAX} lives it still dies")
+        loop = VirtualLoop(self._loop.time())
+        self._loop = self._clock.loop = loop
+        loop.idle = self._rests
+        loop.set_exception_handler(self._unhandled)
+        self._fate.begin_life(loop)
+        living = loop.create_task(self._live(), name="world")
+        living.add_done_callback(lambda task: loop.stop())
+        try:
+            loop.run_forever()
+        except WorldEnded:
+            if self._violation is not None:
+                raise self._violation from None
+        if self._violation is not None:
+            raise self._violation
+        if self._fate.died_at is None and living.done():
+            living.result()
+        _bury(loop)
+        if self._fate.died_at is not None and self._raw is not None:
+            _finish(self._database.died(self._raw))
+        self._mesh = self._raw = None
+
+    async def _live(self) -> None:
+        await self._begin()
+        loop = self._loop
+        while self._plan:
+            at, action = self._plan[0]
+            await asyncio.sleep(max(0.0, at - loop.time()))
+            self._plan.pop(0)
+            if action == "restart":
+                await self._end()
+                return
+            self._do(action)
+        if self.options.kind == "fair":
+            await self._flood()
+        await asyncio.sleep(max(0.0, self.options.seconds - loop.time()))
+        if not self._fate.healed:
+            self._heal()
+            if self._fate.lasting:
+                self._say("a restart, as an error did not pass by itself")
+                await self._end()
+                return
+        await self._come_to_rest()
+        await self._end()
+        self._over = True
+
+    async def _begin(self) -> None:
+        """Start a mesh; again, if the store fails meanwhile."""
+        while True:
+            self._raw = self._database.connect()
+            self._store = FaultyStore(self._raw, self._fate, self._committed)
+            threads = VirtualThreads(self._tasks.seconds_of)
+            executors = {
+                "loop": FaultyExecutor(LoopExecutor(), self._fate, self._handed, self._reported),
+                "thread": FaultyExecutor(threads, self._fate, self._handed, self._reported),
+            }
+            seams = Seams(store=self._store, executors=executors, dice=self._engine_dice)
+            mesh = Orchestrator(
+                workflows=self._clients.workflows,
+                clock=self._clock,
+                seams=seams,
+                settings=self._settings,
+                default_retry=RetryPolicy(max_retries=2, initial_delay=0.2),
+            )
+            try:
+                await self._raw.open()
+                self._checker.usage.begin_life(*await _limits_of(self._raw))
+                await mesh.start()
+                break
+            except StoreError as error:
+                self._say(f"cannot start: {error}")
+                await asyncio.sleep(0.5)
+        self._mesh = self._clients.mesh = mesh
+        self._say(f"life {self._lives} begins with {len(self._checker.history.open_runs())} open runs")
+        if not self._clients.tenants and not self._checker.history.parents:
+            await self._first_tenants()
+
+    async def _first_tenants(self) -> None:
+        for number in range(self.options.tenants):
+            quota = ROOMY
+            if self.options.kind in ("limits", "churn"):
+                quota = self._clients.draw_quota()
+            elif self.options.kind == "hours":
+                quota = ResourceQuota(
+                    max_concurrent_tasks=5, max_tasks_per_hour=self._dice.randint(8, 120), rate_limit_per_second=1_000
+                )
+            if await self._clients.create_tenant(quota) is None:
+                self._say(f"tenant {number} could not be made")
+
+    async def _end(self) -> None:
+        """End this life cleanly."""
+        self._say("the process is told to end")
+        assert self._mesh is not None
+        try:
+            await self._mesh.close(grace_seconds=self._dice.choice((0.0, 0.1, 2.0)))
+        except StoreError as error:
+            self._say(f"it could not say that it ended: {error}")
+        self._loop.stop()
+
+    def _do(self, action: str) -> None:
+        """Begin an action; nobody waits for it."""
+        if action == "pause":
+            seconds = self._dice.uniform(0.1, 10.0)
+            self._say(f"the process stands still for {seconds:.1f} s")
+            self._loop.leap(seconds)
+        elif action == "step the clock":
+            seconds = self._dice.choice((-86_400, -3_600, -30, -1, 1, 30, 3_600, 86_400))
+            self._say(f"the clock jumps by {seconds} s")
+            self._clock.step(seconds)
+        else:
+            self._loop.create_task(self._clients.act(action), name=action)
+
+    # --- healing ----------------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """Let nothing go wrong any more."""
+        self._say("nothing goes wrong any more")
+        self._fate.healed = True
+        self._script.calm = True
+
+    async def _come_to_rest(self) -> None:
+        """Remove every limit, and wait until everything is final; then nothing is used."""
+        clients, history = self._clients, self._checker.history
+        assert self._mesh is not None
+        mesh = self._mesh
+        for tenant in await self._tenants_left(mesh):
+            await clients.set_quota(tenant.tenant_id, ROOMY)
+            await clients.resume(tenant.tenant_id)
+            with contextlib.suppress(NotFound, StoreError):  # it is just being deleted
+                await mesh.throttle_tenant(tenant.tenant_id, None)
+        until = self._loop.time() + HEALING_SECONDS
+        while self._loop.time() < until:
+            await asyncio.sleep(0.25)
+            if not self._checker.usage.under_way and not await mesh.count_open_runs():
+                break
+        if await mesh.count_open_runs():
+            left = [self._names.of(run.created.run_id) for run in history.open_runs()]
+            self._fail("I11", f"{HEALING_SECONDS:g} s after healing, {left} are not final")
+        await asyncio.sleep(1.0)
+        waiting = [task.get_name() for task in asyncio.all_tasks() if task.get_name() in ACTIONS_THAT_END]
+        if waiting:
+            self._fail("I11", f"everything is final, and these wait for an answer: {waiting}")
+        for call in clients.calls:
+            run = history.runs.get(call.run_id or "")
+            if run is not None and run.end is None and run.created.tenant_id not in history.deleted:
+                self._fail("I1", f"{call.run_id} was acknowledged, and is not final")
+        self._checker.is_quiet(await mesh.queue())
+        await self._probe(mesh)
+        await self._checker.compare_with(self._raw)
+        self._say("everything is final, and as it was recorded")
+
+    async def _tenants_left(self, mesh: Orchestrator) -> list[Tenant]:
+        """Give the tenants that are not deleted: one whose deletion reported an error may still be listed."""
+        deleted = self._checker.history.deleted
+        return [tenant for tenant in await mesh.list_tenants() if tenant.tenant_id not in deleted]
+
+    async def _probe(self, mesh: Orchestrator) -> None:
+        """Submit one more task under limits that leave room for nothing else: a count that leaked would refuse it."""
+        for tenant in await self._tenants_left(mesh):
+            quota = ResourceQuota(max_concurrent_tasks=1, max_tasks_per_hour=1_000_000, max_queued_tasks=1, burst=9)
+            await self._clients.set_quota(tenant.tenant_id, quota)
+        for tenant in await self._tenants_left(mesh):
+            for _ in range(2):  # a clock that went back has used up the burst, so the first one may be too early
+                call = await self._clients.submit(tenant.tenant_id, self._clients.workflows[0])
+                await asyncio.sleep(1.0)
+                if call is not None and call.answer == "ok":
+                    break
+            else:
+                self._fail("I7", f"{self._names.of(tenant.tenant_id)} has nothing open, and one more task is refused")
+        await asyncio.sleep(5.0)
+        if await mesh.count_open_runs():
+            self._fail("I11", "one more task does not end")
+
+    async def _flood(self) -> None:
+        """Let all tenants have work at the same time, one of them much more, and see who gets what."""
+        flood = self._fairness.flood(self._clients.tenants, self._dice, self._tasks)
+        mesh = self._clients.mesh
+        for tenant_id, weight, workflow, runs in flood:
+            await mesh.set_weight(tenant_id, weight)
+            for _ in range(runs):
+                self._loop.create_task(self._clients.submit(tenant_id, workflow), name="submit")
+        await asyncio.sleep(self._fairness.seconds)
+        self._fairness.check(self.options.slots)
+
+    # --- what is seen -----------------------------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        line = f"{self._loop.time():10.4f} {text}"
+        for full in _ids(text):
+            line = line.replace(full, self._names.of(full))
+        self.trace.append(line)
+        if self._watch is not None:
+            self._watch(line)
+
+    def _committed(self, units: Sequence[Unit], results: Sequence[CommitResult]) -> None:
+        self._commits += 1
+        self._changed = True
+        kinds = Counter(type(change).__name__ for unit in units for change in unit)
+        self._say("commit " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+        self._checker.committed(units, results)
+
+    def _handed(self, call: Call) -> None:
+        self._changed = True
+        assert isinstance(call, Attempt)
+        self._say(f"start {self._names.of(call.context.run_id)}/{call.context.task_id} attempt {call.context.attempt}")
+        self._checker.usage.handed(call, call.started_at)
+        self._fairness.started(call.context, self._loop.time())
+
+    def _reported(self, call: Call, outcome: Outcome) -> None:
+        self._changed = True
+        token = token_of(call)
+        self._say(f"{type(outcome).__name__} {self._names.of(token[0])}/{token[1]} attempt {token[2]}")
+        self._checker.usage.reported(call)
+
+    def _begins(self, context: TaskContext, used: tuple[Any, ...]) -> None:
+        self._checker.begins(context, used, self._clock.now() if not self.options.clock_steps else 1 << 62)
+
+    def _chosen_calls(self) -> list[Attempt]:
+        """Give the attempts that have a slot and are not handed over yet: their start is being recorded."""
+        assert self._mesh is not None
+        parts = self._mesh._parts
+        if parts is None:
+            return []
+        return [attempt for attempt in parts.attempts.under_way.values() if attempt.executor is None]
+
+    def _chosen(self) -> list[Token]:
+        return [token_of(attempt) for attempt in self._chosen_calls()]
+
+    def _rests(self) -> None:
+        """Check the counts before time passes."""
+        if self._loop.time() > self.options.seconds + PATIENCE_SECONDS:
+            self._fail("I11", "it neither ends nor comes to rest")
+        mesh = self._mesh
+        if not self._changed or mesh is None or mesh._parts is None:
+            return
+        self._changed = False
+        self._checker.rests(mesh._parts.explaining.queue(), self._chosen_calls())
+
+    # --- what must not be -------------------------------------------------------------------------------------------
+
+    def _unhandled(self, loop: Any, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, WorldEnded):
+            return
+        self._report("engine", f"{context.get('message')}: {error!r}")
+        if self._violation is not None:
+            self._violation.__cause__ = error
+        self._loop.stop()
+
+    def _report(self, invariant: str, message: str) -> None:
+        if self._violation is None:
+            for full in _ids(message):
+                message = message.replace(full, self._names.of(full))
+            self._violation = Violation(invariant, message, seed=self.seed, options=self.options, trace=self.trace)
+
+    def _fail(self, invariant: str, message: str) -> None:
+        self._report(invariant, message)
+        raise WorldEnded(message)
+
+
+ACTIONS_THAT_END = ("submit", "submit_again", "submit_another", "cancel", "look", "change_quota", "delete_tenant")
+"""Once all runs are final, everybody who did this has an answer."""
+
+
+def simulate(seed: int, **arguments: Any) -> Report:
+    """Let one world be and check it.
+
+    Raises:
+        Violation: something does not hold.
+    """
+    return World(seed, **arguments).run()
+
+
+_SETTINGS: dict[int, Settings] = {}
+
+
+def _settings(slots: int) -> Settings:
+    """Give the settings; reading them takes longer than many a world."""
+    if slots not in _SETTINGS:
+        _SETTINGS[slots] = read_settings(
+            database=":memory:",
+            max_concurrent_tasks=slots,
+            memory_mb=1_000_000,
+            cpus=64,
+            shutdown_grace_seconds=1.0,
+            stop_grace_seconds=0.5,
+        )
+    return _SETTINGS[slots]
+
+
+async def _limits_of(store: Any) -> tuple[dict[str, ResourceQuota], list[str]]:
+    """Give the quota of every tenant, and those that are suspended, as the store has them."""
+    records = await store.list_tenants()
+    quotas = {record.tenant_id: msgspec.json.decode(record.quota, type=ResourceQuota) for record in records}
+    return quotas, [record.tenant_id for record in records if record.status is TenantStatus.SUSPENDED]
+
+
+def _ids(text: str) -> list[str]:
+    """Give the ids of runs and tenants in a text."""
+    return _ID.findall(text)
+
+
+def _bury(loop: VirtualLoop) -> None:
+    """Close a loop and let go of what is left half done on it; what that wants to do at its end is not heard."""
+    loop.set_exception_handler(lambda loop, context: None)
+    tasks = asyncio.all_tasks(loop)
+    loop.close()
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine: Any = task.get_coro()
+        for _ in range(BURIALS_MAX):
+            with contextlib.suppress(BaseException):
+                coroutine.close()
+                break
+
+
+def _finish(coroutine: Any) -> None:
+    """Run a coroutine on a loop of its own."""
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
