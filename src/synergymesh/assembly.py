@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
@@ -38,7 +39,7 @@ from synergymesh.engine.watching import Watching
 from synergymesh.engine.window import Window
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.executors.thread import ThreadExecutor
-from synergymesh.ports.clock import Clock
+from synergymesh.ports.clock import Clock, SteadyClock
 from synergymesh.ports.executor import Executor
 from synergymesh.ports.store import Store
 from synergymesh.settings import Settings
@@ -119,6 +120,7 @@ def assemble(
     }
     executors.update(seams.executors)
     dice = seams.dice or Random()
+    clock = SteadyClock(clock, asyncio.get_running_loop().time)
     committer = Committer(store)
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)

@@ -102,7 +102,8 @@ class Recovery:
             recoveries=record.recoveries,
             started_at=record.started_at,
         )
-        retry_at = self._restore_attempts(run, attempts)
+        now = self._clock.now()
+        retry_at = self._restore_attempts(run, attempts, now)
         poisoned = self._restore_tasks(run, tasks)
         self._runs.add(run)
         if not run.state.open_tasks:
@@ -118,7 +119,6 @@ class Recovery:
             return
         if version.tasks is None:
             log.warning("a run waits for its code", run_id=run.run_id, tenant_id=run.tenant_id, reason=version.problem)
-        now = self._clock.now()
         for position in startable:
             if position not in poisoned:
                 at = max(retry_at.get(position, 0), run.not_before)
@@ -126,13 +126,16 @@ class Recovery:
         for position, task in poisoned.items():
             self._quarantine(run, position, task, now)
 
-    def _restore_attempts(self, run: LiveRun, attempts: Sequence[AttemptRecord]) -> dict[int, Instant]:
-        """Count the failed attempts; give by position when the next one may start."""
+    def _restore_attempts(self, run: LiveRun, attempts: Sequence[AttemptRecord], now: Instant) -> dict[int, Instant]:
+        """Count the failed attempts; give by position when the next one may start.
+
+        That is never further off than the delay was long: the clock may have been set back since.
+        """
         retry_at: dict[int, Instant] = {}
         for attempt in attempts:
             position = run.version.plan.positions[attempt.component_id]
             run.tried(position, cause_of(attempt.status, error_of(attempt.error)), attempt.started_at)
-            retry_at[position] = attempt.retry_at
+            retry_at[position] = min(attempt.retry_at, now + attempt.retry_at - attempt.ended_at)
         return retry_at
 
     def _restore_tasks(self, run: LiveRun, tasks: Sequence[TaskRecord]) -> dict[int, TaskRecord]:

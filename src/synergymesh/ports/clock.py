@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-from synergymesh.domain.instants import Instant
+from synergymesh.domain.instants import SECOND, Instant
 
 
 class Clock(Protocol):
@@ -22,3 +23,40 @@ class SystemClock:
     def now(self) -> Instant:
         """Give the present moment in nanoseconds since 1970 (UTC)."""
         return time.time_ns()
+
+
+class SteadyClock:
+    """Follow a clock, except when it is set back: then time goes on at the pace of a stopwatch until it catches up.
+
+    Without that, whatever waits for a moment (a retry, the rolling hour) would wait for as long as the clock was set
+    back. A clock that is set forward is followed.
+
+    Args:
+        clock: what the time is.
+        stopwatch: seconds since any moment; never goes back.
+    """
+
+    def __init__(self, clock: Clock, stopwatch: Callable[[], float]) -> None:
+        self._shown = clock.now
+        self._stopwatch = stopwatch
+        self._last: Instant = 0
+        self._ahead = False
+        self._passed = 0.0
+
+    def now(self) -> Instant:
+        """Give the present moment in nanoseconds since 1970 (UTC); never earlier than before."""
+        shown = self._shown()
+        if not self._ahead:
+            if shown >= self._last:
+                self._last = shown
+                return shown
+            self._ahead = True
+            self._passed = self._stopwatch()
+            return self._last
+        passed = self._stopwatch()
+        self._last += int((passed - self._passed) * SECOND)
+        self._passed = passed
+        if shown >= self._last:
+            self._last = shown
+            self._ahead = False
+        return self._last

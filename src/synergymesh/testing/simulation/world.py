@@ -453,6 +453,7 @@ def _settings(slots: int) -> Settings:
             cpus=64,
             shutdown_grace_seconds=1.0,
             stop_grace_seconds=0.5,
+            watchdog_seconds=0,
         )
     return _SETTINGS[slots]
 
