@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
+from synergymesh.alerting.delivery import Delivery, read_sinks
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.admission import Admission
+from synergymesh.engine.alerts import Alerts
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.control import Control
@@ -88,6 +90,8 @@ class Parts:
     maintenance: Maintenance
     direct_calls: DirectCalls
     monitoring: Monitoring
+    alerts: Alerts
+    delivery: Delivery
     statistics: Statistics
     neighbours: Neighbours
     overviews: Overviews
@@ -159,6 +163,16 @@ def assemble(
         dice,
         payload_bytes_max=payload_bytes_max,
     )
+    monitoring = Monitoring(statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock)
+    secret = settings.alert_webhook_secret
+    delivery = Delivery(
+        *read_sinks(
+            settings.alert_sinks,
+            None if secret is None else secret.get_secret_value(),
+            allow_private=settings.alert_webhook_allow_private,
+        )
+    )
+    alerts = Alerts(monitoring, statistics, tenants, committer, clock, delivery.tell)
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
     reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
     return Parts(
@@ -193,10 +207,12 @@ def assemble(
         versions=versions,
         window=window,
         explaining=Explaining(store, scheduler, runs, versions, window, watching, clock),
-        maintenance=Maintenance(store, committer, scheduler, attempts, statistics, neighbours, clock),
+        maintenance=Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, clock),
         overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
         statistics=statistics,
         neighbours=neighbours,
-        monitoring=Monitoring(statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock),
+        monitoring=monitoring,
+        alerts=alerts,
+        delivery=delivery,
         housekeeping=Housekeeping(store, committer, tenants, versions, clock),
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from synergymesh.assembly import Parts, Seams, assemble
 from synergymesh.domain.actors import Actor
+from synergymesh.domain.alerts import Condition
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.neighbours import Neighbour
@@ -162,6 +163,9 @@ class Orchestrator(RunControl):
         except BaseException:
             if self._parts is not None:
                 await self._parts.committer.close()
+                for executor in self._parts.executors.values():
+                    await executor.close()
+                self._parts.delivery.close()
                 self._parts = None
             await store.close()
             raise
@@ -193,6 +197,7 @@ class Orchestrator(RunControl):
         parts.watching.close()
         for executor in parts.executors.values():
             await executor.close()
+        await asyncio.to_thread(parts.delivery.close)
         try:
             if parts.committer.trouble is None:
                 await parts.store.end_incarnation(current_actor())
@@ -556,6 +561,10 @@ class Orchestrator(RunControl):
     async def metrics_text(self) -> str:
         """Give the metrics in Prometheus' text format; `telemetry.endpoint.MetricsEndpoint` serves them."""
         return exposition(self._running.monitoring.figures(), tenants_max=self.settings.metrics_tenants_max)
+
+    async def alerts(self) -> list[Condition]:
+        """Give what is wrong and was told to the alert sinks: a database that cannot be written, tenants that fail."""
+        return self._running.alerts.standing
 
     async def sla_report(self, tenant_id: str) -> list[ServiceLevel]:
         """Compare the last hour, day and thirty days of a tenant with what its tier promises.

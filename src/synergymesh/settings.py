@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from synergymesh.config import PAYLOAD_BYTES_MAX
@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         watchdog_seconds: an event loop that is blocked for so long is reported; 0 for no watchdog.
         capture_output: whether what tasks print and log is kept with their attempts.
         metrics_tenants_max: tenants with labels of their own in the metrics; the others are summed up.
+        alert_sinks: where alerts go: `log`, `command:PROGRAM ARGUMENTS`, `webhook:URL`.
+        alert_webhook_secret: signs what webhooks are sent.
+        alert_webhook_allow_private: whether webhooks may be of addresses that are not of the public internet.
         local_socket: whether other processes of the same user may ask the one that executes.
         tiers: own tiers, and changes to the known ones, by name.
     """
@@ -105,6 +108,9 @@ class Settings(BaseSettings):
     watchdog_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
     capture_output: bool = True
     metrics_tenants_max: Count = 100
+    alert_sinks: list[str] = ["log"]
+    alert_webhook_secret: SecretStr | None = None
+    alert_webhook_allow_private: bool = False
     local_socket: bool = True
     tiers: dict[str, TierSettings] = {}
 

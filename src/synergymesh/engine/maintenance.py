@@ -8,6 +8,7 @@ from collections.abc import Hashable
 
 from synergymesh.domain.limits import MINUTE, WINDOW_MINUTES
 from synergymesh.domain.scheduler import Scheduler
+from synergymesh.engine.alerts import LOOK_SECONDS, Alerts
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import LiveRun
@@ -22,6 +23,8 @@ TICK_SECONDS = 0.5
 
 LEARN_TICKS = 10
 """What was learnt is written every five seconds: a crash forgets no more than that."""
+
+ALERT_TICKS = int(LOOK_SECONDS / TICK_SECONDS)
 
 COUNT_TICKS = 4
 """Counts are written every two seconds: a crash loses no more of them than that."""
@@ -49,6 +52,7 @@ class Maintenance:
         scheduler: Scheduler[LiveRun],
         attempts: Attempts,
         statistics: Statistics,
+        alerts: Alerts,
         neighbours: Neighbours,
         clock: Clock,
     ) -> None:
@@ -57,6 +61,7 @@ class Maintenance:
         self._scheduler = scheduler
         self._attempts = attempts
         self._statistics = statistics
+        self._alerts = alerts
         self._neighbours = neighbours
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
@@ -106,6 +111,8 @@ class Maintenance:
                 self._statistics.write()
             if ticks % LEARN_TICKS == 0:
                 self.record_learnt()
+            if ticks % ALERT_TICKS == 0:
+                self._alerts.look()
             if self.purge_is_due or ticks % PRUNE_TICKS == 0:
                 await self._delete()
 

@@ -134,6 +134,11 @@ class Statistics:
         self._take_fresh()
         return self._total
 
+    def active(self) -> list[str]:
+        """Give the tenants of which something was counted in this hour or the one before."""
+        self._take_fresh()
+        return sorted(self._in_hour.keys() | self._hour_before.keys())
+
     def by_tenant(self) -> Iterable[tuple[str, Tally]]:
         """Go through the counts of all tenants that have any."""
         self._take_fresh()

@@ -135,6 +135,10 @@ class Tenants:
             raise UnknownTenant(tenant_id)
         return tenant
 
+    def find(self, tenant_id: str) -> Tenant | None:
+        """Give a tenant, None if there is none of that id."""
+        return self._tenants.get(tenant_id)
+
     def active(self, tenant_id: object) -> Tenant:
         """Give a tenant for which something can be submitted.
 
