@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synergymesh.domain.actors import Actor
     from synergymesh.domain.analysis import ExecutionPhase
+    from synergymesh.domain.breaker import BreakerPolicy
     from synergymesh.domain.component_types import ComponentType
     from synergymesh.domain.definition import Dependency
     from synergymesh.domain.limits import Capacity, CohortShare
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
     from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
     from synergymesh.engine.overview import Overview, TenantActivity
-    from synergymesh.engine.views import LingeringAttempt, Run, RunTask
+    from synergymesh.engine.views import BreakerView, LingeringAttempt, Run, RunTask
     from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
     from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, RunTimedOut, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
@@ -49,6 +50,7 @@ _HOMES = {
     "synergymesh.domain.actors": ("Actor",),
     "synergymesh.domain.analysis": ("ExecutionPhase",),
     "synergymesh.domain.component_types": ("ComponentType",),
+    "synergymesh.domain.breaker": ("BreakerPolicy",),
     "synergymesh.domain.definition": ("Dependency",),
     "synergymesh.domain.retry": ("RetryPolicy",),
     "synergymesh.domain.states": (
@@ -72,6 +74,7 @@ _HOMES = {
     "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
     "synergymesh.engine.overview": ("Overview", "TenantActivity"),
     "synergymesh.engine.views": (
+        "BreakerView",
         "LingeringAttempt",
         "Run",
         "RunTask",
@@ -117,6 +120,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Actor",
+    "BreakerPolicy",
+    "BreakerView",
     "Capacity",
     "CohortShare",
     "ComponentDependency",

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
 from synergymesh.alerting.delivery import Delivery, read_sinks
+from synergymesh.domain.breaker import BreakerPolicy
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.alerts import Alerts
 from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.circuits import Circuits
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.control import Control
 from synergymesh.engine.dead_letters import DeadLetters
@@ -77,6 +79,7 @@ class Parts:
     dispatcher: Dispatcher
     tenants: Tenants
     retry_policies: RetryPolicies
+    circuits: Circuits
     submission: Submission
     doubts: Doubts
     recovery: Recovery
@@ -139,6 +142,18 @@ def assemble(
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     retry_policies = RetryPolicies(tenants, default_retry)
     runs.policy_of = retry_policies.of
+    circuits = Circuits(
+        store,
+        committer,
+        scheduler,
+        tenants,
+        deadlines,
+        clock,
+        dice,
+        default=BreakerPolicy() if settings.breakers == "all" else None,
+    )
+    circuits.changed = dispatcher.pump_soon
+    runs.circuits = circuits
     admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
     window = Window(store, runs, versions, dispatcher, tenants, clock, runs_max=settings.waiting_runs_in_memory)
@@ -186,6 +201,7 @@ def assemble(
         dispatcher=dispatcher,
         tenants=tenants,
         retry_policies=retry_policies,
+        circuits=circuits,
         submission=submission,
         recovery=Recovery(store, versions, runs, dispatcher, window, time_limits, clock),
         doubts=doubts,

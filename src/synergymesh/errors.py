@@ -14,7 +14,8 @@ SynergyMeshError                 code
 │   ├── UnknownTenant            unknown_tenant         also a ValueError
 │   ├── UnknownRun               unknown_run
 │   ├── UnknownDeadLetter        unknown_dead_letter
-│   └── UnknownWorkflow          unknown_workflow
+│   ├── UnknownWorkflow          unknown_workflow
+│   └── UnknownBreaker           unknown_breaker        nothing of that name has failed lately
 ├── Denied                       denied                 the tenant's plan does not allow it, or not now
 │   ├── FeatureNotEnabled        feature_not_enabled    .feature, .tiers that have it
 │   ├── RateLimitExceeded        rate_limit_exceeded    .retry_after seconds
@@ -187,6 +188,17 @@ class UnknownWorkflow(NotFound):
     def __init__(self, name: object, known: Sequence[str] = ()) -> None:
         listed = f" Known: {', '.join(known)}." if known else " None is registered."
         super().__init__(f"there is no workflow {name!r}.{listed} Pass it with workflows=[...], or submit the object.")
+        self.name = name
+
+
+class UnknownBreaker(NotFound):
+    """Say that there is no circuit of that name to be reset: nothing of it has failed lately."""
+
+    code = "unknown_breaker"
+
+    def __init__(self, name: object, known: Sequence[str] = ()) -> None:
+        listed = f" Known: {', '.join(known)}." if known else ""
+        super().__init__(f"there is no breaker {name!r} that has counted a failure lately.{listed}")
         self.name = name
 
 

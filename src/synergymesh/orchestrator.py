@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from synergymesh.assembly import Parts, Seams, assemble
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.alerts import Condition
+from synergymesh.domain.breaker import BreakerPolicy
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.neighbours import Neighbour
@@ -33,9 +34,11 @@ from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
 from synergymesh.engine.overview import Overview
 from synergymesh.engine.timelines import timeline_of
 from synergymesh.engine.views import (
+    BreakerView,
     LingeringAttempt,
     LogLine,
     Run,
+    breaker_view,
     errors_of,
     lingering_views,
     log_views,
@@ -151,6 +154,7 @@ class Orchestrator(RunControl):
                 await executor.start()
             parts.committer.start()
             await parts.tenants.load()
+            await parts.circuits.load()
             await parts.statistics.load()
             await parts.recovery.run()
             if self._execute:
@@ -307,6 +311,65 @@ class Orchestrator(RunControl):
         """
         return await self._running.tenants.change_plan(tenant_id, retention_days=days)
 
+    async def set_breaker_policy(
+        self,
+        tenant_id: str,
+        policy: BreakerPolicy | None,
+        *,
+        breaker: str | None = None,
+        workflow: str | None = None,
+        component: str | None = None,
+    ) -> Tenant:
+        """Give a tenant a breaker policy of its own: for what tasks name, a component, a workflow, or all it runs.
+
+        Args:
+            tenant_id: whose; its sub-tenants have it too, unless they have their own.
+            policy: what counts there; None takes it away.
+            breaker: the name that tasks give with `breaker=`.
+            workflow: the name of a workflow.
+            component: the id of a component of that workflow; None for all.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: it is no policy, or the names cannot be.
+            FeatureNotEnabled: the tenant's tier does not have custom_policies.
+        """
+        return await self._running.circuits.set_policy(tenant_id, policy, breaker, workflow, component)
+
+    async def breakers(self, tenant: str | None = None) -> list[BreakerView]:
+        """Give the circuits that have failed lately, and those that were ever open.
+
+        Args:
+            tenant: whose; None for all.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+        """
+        return [breaker_view(record) for record in await self._running.circuits.list(tenant)]
+
+    async def reset_breaker(
+        self,
+        tenant_id: str,
+        *,
+        breaker: str | None = None,
+        workflow: str | None = None,
+        component: str | None = None,
+    ) -> None:
+        """Close a circuit by hand: what it holds back may start at once.
+
+        Args:
+            tenant_id: whose.
+            breaker: the name that tasks give with `breaker=`.
+            workflow: or the name of the workflow,
+            component: and the id of its component.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            UnknownBreaker: nothing of that name has failed lately.
+            InvalidRequest: the names cannot be.
+        """
+        await self._running.circuits.reset(tenant_id, breaker, workflow, component)
+
     async def get_tenant(self, tenant_id: str) -> Tenant:
         """Give a tenant.
 
@@ -348,6 +411,7 @@ class Orchestrator(RunControl):
         """
         parts = self._running
         await parts.control.delete_tenant(tenant_id, force=force)
+        parts.circuits.forget(tenant_id)
         parts.statistics.forget(tenant_id)
         parts.maintenance.purge_is_due = True
 

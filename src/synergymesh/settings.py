@@ -79,6 +79,8 @@ class Settings(BaseSettings):
         payload_bytes_max: bytes of JSON of an input or a result.
         shutdown_grace_seconds: how long a shutdown waits for running tasks.
         stop_grace_seconds: how long a stopped task may take to end.
+        breakers: "named" for circuit breakers of tasks that name one, and where a tenant's policy says so; "all" for
+            every component.
         watchdog_seconds: an event loop that is blocked for so long is reported; 0 for no watchdog.
         capture_output: whether what tasks print and log is kept with their attempts.
         metrics_tenants_max: tenants with labels of their own in the metrics; the others are summed up.
@@ -105,6 +107,7 @@ class Settings(BaseSettings):
     payload_bytes_max: Count = PAYLOAD_BYTES_MAX
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 10.0
     stop_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    breakers: Literal["named", "all"] = "named"
     watchdog_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
     capture_output: bool = True
     metrics_tenants_max: Count = 100

@@ -149,7 +149,16 @@ def test_a_parameter_with_a_reserved_name_is_refused_with_the_remedy(name: str) 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"weight": -1}, {"priority": 2000}, {"timeout": 0}, {"retry": 3}, {"name": ""}, {"name": 7}]
+    "settings",
+    [
+        {"weight": -1},
+        {"priority": 2000},
+        {"timeout": 0},
+        {"retry": 3},
+        {"name": ""},
+        {"name": 7},
+        *({"breaker": name} for name in ("", " ", 7, "x" * 201, "a\nb")),
+    ],
 )
 def test_a_bad_setting_is_refused_at_the_task(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidWorkflow):
@@ -502,7 +511,7 @@ def test_a_setting_that_there_is_not_is_refused_with_the_nearest_one() -> None:
 def test_the_settings_of_a_component_come_back_from_json_and_defaults_are_left_out() -> None:
     policy = RetryPolicy(max_retries=2, retry_on=(OSError,))
     said: TaskSettings = {"weight": 2.0, "priority": 3, "retry": policy, "timeout": 4, "memory_mb": 5, "cpus": 0.5}
-    said |= {"total_timeout": 5, "queue_timeout": 6, "heartbeat_timeout": 7}
+    said |= {"total_timeout": 5, "queue_timeout": 6, "heartbeat_timeout": 7, "breaker": "api"}
     assert said.keys() == DEFAULTS.keys()
     document = settings_to_json(said)
     assert settings_from_json(msgspec.json.decode(msgspec.json.encode(document))) == said

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synergymesh.cli import dead_letters, output, tenants
+from synergymesh.cli import breakers, dead_letters, output, tenants
 from synergymesh.cli.endings import (
     INTERNAL,
     INTERRUPTED,
@@ -136,6 +136,15 @@ _add(
 _add(app, restore, "synergymesh restore mesh-monday.db --force")
 _add(app, prune, "synergymesh prune")
 _add(app, compact, "synergymesh compact")
+app.add_typer(
+    breakers.app,
+    name="breakers",
+    epilog="\b\nExamples:\n"
+    "  synergymesh breakers --tenant Acme\n"
+    "  synergymesh breakers --json\n"
+    "  synergymesh breakers reset Acme payments-api\n"
+    "  synergymesh breakers reset Acme --workflow checkout --component pay",
+)
 app.add_typer(
     tenants.app,
     name="tenants",

@@ -41,6 +41,9 @@ STATUS_STYLES = {
     "pending": "dim",
     "active": "green",
     "suspended": "yellow",
+    "open": "bold red",
+    "half_open": "yellow",
+    "closed": "green",
 }
 
 

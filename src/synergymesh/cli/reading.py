@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.definition import WorkflowDefinition
     from synergymesh.domain.timeline import Timeline
     from synergymesh.engine.dead_letter_views import DeadLetter
-    from synergymesh.engine.views import LogLine, Run
+    from synergymesh.engine.views import BreakerView, LogLine, Run
     from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
     from synergymesh.store.sqlite import SqliteReader
 
@@ -73,6 +73,12 @@ class Reading:
             counts.update(record.tenant_id for record in page)
             after = page[-1].run_id
         return counts
+
+    async def breakers(self, tenant_id: str | None) -> list[BreakerView]:
+        """Give the circuits that were ever open."""
+        from synergymesh.engine.views import breaker_view
+
+        return [breaker_view(record) for record in await self._reader.list_breakers(tenant_id)]
 
     async def run(self, run_id: str) -> Run:
         """Give a run with its tasks; `last` is the one that was submitted last.

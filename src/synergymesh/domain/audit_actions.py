@@ -33,6 +33,7 @@ class Action(StrEnum):
     TASK_FINISHED = "task.finished"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"
     LIMIT_HIT = "limit.hit"
+    BREAKER_CHANGED = "breaker.changed"
     TENANT_CREATED = "tenant.created"
     TENANT_PLAN_CHANGED = "tenant.plan_changed"
     TENANT_SUSPENDED = "tenant.suspended"
@@ -101,6 +102,9 @@ CATALOGUE: dict[Action, Described] = {
         ),
         _routine(
             Action.LIMIT_HIT, "tenant/TENANT", "a submission is denied; the further ones of a minute are counted in one"
+        ),
+        _routine(
+            Action.BREAKER_CHANGED, "breaker/NAME", "a circuit opens, is tried again, or closes, by itself or by hand"
         ),
         _sensitive(Action.TENANT_CREATED, "tenant/TENANT", "a tenant joins"),
         _sensitive(Action.TENANT_PLAN_CHANGED, "tenant/TENANT", "tier, quota, weight or throttle are changed"),

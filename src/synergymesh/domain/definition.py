@@ -94,6 +94,7 @@ class Component(msgspec.Struct, frozen=True):
     total_timeout: float | None = None
     queue_timeout: float | None = None
     heartbeat_timeout: float | None = None
+    breaker: str | None = None
 
     def __post_init__(self) -> None:
         check_identifier(self.component_id, "component id")

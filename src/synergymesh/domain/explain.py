@@ -74,8 +74,8 @@ REMEDIES: Mapping[Reason, Remedy] = MappingProxyType(
             remedy="Wait until a task of any tenant ends, or add capacity.",
         ),
         Reason.CIRCUIT_OPEN: Remedy(
-            meaning="The component failed so often that it is not tried for a while.",
-            remedy="Repair what the component calls; it is tried again at the moment shown.",
+            meaning="The component, or what its task names as its breaker, failed so often that it is not tried now.",
+            remedy="Repair what it calls: it is tried again at the moment shown. Or reset the breaker.",
         ),
         Reason.PAUSED: Remedy(
             meaning="The tenant is suspended or was paused by the operator.",
@@ -181,7 +181,7 @@ def estimate_start(blockers: Sequence[Blocker], ahead: int, pace: Pace, now: Ins
     waits_for_an_end = False
     for blocker in blockers:
         match blocker.reason:
-            case Reason.RETRY_DELAY | Reason.HOUR_LIMIT if blocker.until is not None:
+            case Reason.RETRY_DELAY | Reason.HOUR_LIMIT | Reason.CIRCUIT_OPEN if blocker.until is not None:
                 start = max(start, blocker.until)
             case Reason.CONCURRENCY | Reason.MEMORY | Reason.CPU | Reason.CAPACITY if not blocker.is_hopeless:
                 waits_for_an_end = True

@@ -66,6 +66,7 @@ class Plan:
         requests: memory and CPU that each task takes while it runs.
         largest_request: the most of each that any task takes.
         learning_keys: what durations are learnt by.
+        circuits: what can be held back by a breaker: ("", its name) or (workflow, component).
         features: what the definition needs of a tenant's tier, and why.
         sources: positions whose results the component's arguments use.
         uses: for each position, how many components and outputs use its result.
@@ -73,6 +74,7 @@ class Plan:
 
     __slots__ = (
         "arguments",
+        "circuits",
         "component_ids",
         "content_hash",
         "costs",
@@ -149,6 +151,9 @@ class Plan:
             max(r.memory_mb for r in self.requests), max(r.cpu_millis for r in self.requests)
         )
         self.learning_keys = [(definition.name, c) for c in self.component_ids]
+        self.circuits = [
+            key if c.breaker is None else ("", c.breaker) for key, c in zip(self.learning_keys, components, strict=True)
+        ]
         self.features = _features(definition)
         self.arguments: list[Arguments] = [compile_arguments(c.args, c.kwargs, positions) for c in components]
         self.sources = [tuple(positions[r] for r in references([*c.args, *c.kwargs.values()])) for c in components]

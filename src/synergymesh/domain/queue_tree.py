@@ -9,6 +9,7 @@ from typing import Final, Generic
 from synergymesh.domain.estimates import Estimates
 from synergymesh.domain.explain import Reason
 from synergymesh.domain.fair_queue import Cohort
+from synergymesh.domain.gates import Gate
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.limits import (
     NOTHING,
@@ -113,7 +114,7 @@ class QueueTree(Generic[WorkT]):
             gone.entry = 0
             self._thirsty.pop(gone, None)
         queue.ready.clear()
-        queue.aside = None
+        queue.aside = queue.gates = None
         above = parent_of(member)
         del above.members[tenant_id]
         if member.guaranteed is not NOTHING:
@@ -121,6 +122,49 @@ class QueueTree(Generic[WorkT]):
             above.reserve(member.unclaimed(), -1)
             member.guaranteed = NOTHING
         self._rouse(above)
+
+    def set_gate(self, tenant_id: str, circuit: Hashable, *, permits: int, until: Instant = 0) -> None:
+        """Hold the tasks of a circuit of a tenant back, apart from so many, the most urgent ones first.
+
+        They take no slot meanwhile, and nothing of the rolling hour; the tenant's other tasks go on.
+
+        Args:
+            tenant_id: whose; nothing happens for one that is not known.
+            circuit: as given to `push()`.
+            permits: how many may start before the next decision.
+            until: when that is expected, for those who ask; 0 if that is not known.
+        """
+        queue = self._queues.get(tenant_id)
+        if queue is None:
+            return
+        if queue.gates is None:
+            queue.gates = {}
+        gate = queue.gates.get(circuit)
+        if gate is None:
+            gate = queue.gates[circuit] = Gate()
+        gate.permits, gate.until = permits, until
+        if permits > 0:
+            queue.let_in(gate, permits)
+            self._look_again(queue)
+
+    def permit(self, tenant_id: str, circuit: Hashable, more: int) -> None:
+        """Let so many more in than were permitted; nothing happens where there is no gate."""
+        queue = self._queues.get(tenant_id)
+        gate = None if queue is None or queue.gates is None else queue.gates.get(circuit)
+        if gate is not None:
+            self.set_gate(tenant_id, circuit, permits=gate.permits + more, until=gate.until)
+
+    def open_gate(self, tenant_id: str, circuit: Hashable) -> None:
+        """Hold nothing of a circuit back any more."""
+        queue = self._queues.get(tenant_id)
+        if queue is None or queue.gates is None:
+            return
+        gate = queue.gates.pop(circuit, None)
+        if not queue.gates:
+            queue.gates = None
+        if gate is not None:
+            queue.let_in(gate, len(gate.parked))
+            self._look_again(queue)
 
     def pause(self, tenant_id: str) -> None:
         """Start nothing more for a tenant and its sub-tenants."""
@@ -193,7 +237,7 @@ class QueueTree(Generic[WorkT]):
     def waiting_of(self, tenant_id: str) -> int:
         """Count the tasks of a tenant that are ready and wait (cancelled ones not yet dropped included)."""
         member = self._members.get(tenant_id)
-        return 0 if member is None else sum(len(queue.ready) for queue in self._queues_below(member))
+        return 0 if member is None else sum(len(queue.ready) + queue.parked for queue in self._queues_below(member))
 
     def usage(self) -> dict[str, Capacity]:
         """Give what each tenant and sub-tenant uses, its sub-tenants' included; nothing for those that use nothing."""
@@ -209,7 +253,9 @@ class QueueTree(Generic[WorkT]):
         if member is None:
             return 0, 0
         queues = self._queues_below(member)
-        return member.running, sum(len(queue.ready) + queue.delayed + len(queue.aside or ()) for queue in queues)
+        return member.running, sum(
+            len(queue.ready) + queue.parked + queue.delayed + len(queue.aside or ()) for queue in queues
+        )
 
     def active_weight(self, tenant_id: str) -> int:
         """Give the weight of a tenant that runs tasks or is eligible; 0 for any other, and for sub-tenants."""

@@ -28,7 +28,8 @@ class TenantView:
     Attributes:
         parent: of a sub-tenant.
         eligible: it has ready work and nothing of its own holds it.
-        waiting, delayed, aside, running: tasks; `aside` ask for more than a limit as such.
+        waiting, delayed, aside, parked, running: tasks; `aside` ask for more than a limit as such, `parked` are held
+            back by an open circuit.
         share: what it uses of the capacity (its dominant share), in millionths.
         fair_share: what its weight gives it beside those that are active now, in millionths.
         used, limits: of slots, memory and CPU.
@@ -53,6 +54,7 @@ class TenantView:
     hour_limit: int | None
     last_reason: Reason | None
     holds: Mapping[Reason, int]
+    parked: int = 0
 
 
 def blockers_of(
@@ -69,6 +71,11 @@ def blockers_of(
         recorded: starts of a rolling hour have to be reserved first.
     """
     blockers = [Blocker(reason=Reason.RETRY_DELAY, until=at)] if at > now else []
+    gate = None if queue.gates is None else queue.gates.get(item[10])
+    if gate is not None and gate.permits <= 0:
+        name = "/".join(filter(None, item[10])) if isinstance(item[10], tuple) else str(item[10])
+        until = gate.until or None
+        blockers.append(Blocker(reason=Reason.CIRCUIT_OPEN, level=queue.tenant_id, resource=name, until=until))
     blockers += limit_blockers(queue, item[7], now, recorded=recorded)
     head = head_of(queue)
     if head is not None and head < item:
@@ -283,6 +290,7 @@ def view_of(
         waiting=waiting,
         delayed=sum(queue.delayed for queue in queues),
         aside=sum(len(queue.aside or ()) for queue in queues),
+        parked=sum(queue.parked for queue in queues),
         running=member.running,
         weight=member.weight,
         share=max(parts),

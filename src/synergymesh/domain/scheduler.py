@@ -69,6 +69,7 @@ class Scheduler(QueueTree[WorkT]):
         since: Instant = 0,
         at: Instant = 0,
         ready: Instant = 0,
+        circuit: Hashable = None,
     ) -> None:
         """Add a task that may start now, or at the moment `at`. Of a tenant that is not known, it is dropped.
 
@@ -85,12 +86,13 @@ class Scheduler(QueueTree[WorkT]):
             since: when the run was submitted, for ageing.
             at: 0 for now.
             ready: from when on it could have started, for those who look at waits; nothing is decided by it.
+            circuit: whose gate can hold it back.
         """
         queue = self._queues.get(tenant_id)
         if queue is None:
             return
         self._order = order = self._order + 1
-        item = (since // MINUTE - priority, age, -rank, order, run, position, cost, request, component, ready)
+        item = (since // MINUTE - priority, age, -rank, order, run, position, cost, request, component, ready, circuit)
         if at:
             queue.delayed += 1
             heappush(self._timers, (at, order, queue, item))
@@ -107,6 +109,9 @@ class Scheduler(QueueTree[WorkT]):
         heapify(queue.ready)
         if queue.aside is not None:
             queue.aside = [item for item in queue.aside if id(item[4]) not in gone] or None
+        for gate in (queue.gates or {}).values():
+            gate.parked[:] = [item for item in gate.parked if id(item[4]) not in gone]
+            heapify(gate.parked)
         self._look_again(queue)
 
     def next_due(self) -> Instant | None:
@@ -141,7 +146,9 @@ class Scheduler(QueueTree[WorkT]):
         queue = self._candidate(root, now)
         if queue is None:
             return None
-        _, _, _, order, run, position, cost, request, component, ready = heappop(queue.ready)
+        _, _, _, order, run, position, cost, request, component, ready, circuit = heappop(queue.ready)
+        if queue.gates is not None and circuit in queue.gates:
+            queue.gates[circuit].permits -= 1
         if queue.estimates is not None:
             cost = queue.estimates.get(component, cost)
         if cost < COST_MIN_MICROSECONDS:
@@ -458,7 +465,7 @@ class Scheduler(QueueTree[WorkT]):
         """Look for a waiting task; its moment is 0 if that has come."""
         queues = self._queues.values() if tenant_id is None else [self._queues[tenant_id]]
         for queue in queues:
-            for item in (*queue.ready, *(queue.aside or ())):
+            for item in queue.waiting():
                 if item[4] is run and item[5] == position:
                     return queue, item, 0
         for at, _, member, item_ in self._timers:

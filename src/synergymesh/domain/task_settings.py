@@ -7,6 +7,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
+from synergymesh.config import IDENTIFIER_MAX
 from synergymesh.domain.graph import WEIGHT_MAX
 from synergymesh.domain.quota import QUOTA_FIELD_MAX
 from synergymesh.domain.retry import RetryPolicy
@@ -34,6 +35,7 @@ class TaskSettings(TypedDict, total=False):
         total_timeout: seconds from when the task may start until it is done, all attempts and waits together.
         queue_timeout: seconds that the task may wait for its first attempt once it may start.
         heartbeat_timeout: seconds within which a running attempt has to call `current_task().heartbeat()`.
+        breaker: the name of what the task calls, shared by all tasks of the tenant that call it; None for none.
         memory_mb: MiB that it takes of its tenant's quota while it runs, or None for the default of the settings.
         cpus: CPUs that it takes, 1.0 is one, or None for the default of the settings.
     """
@@ -45,6 +47,7 @@ class TaskSettings(TypedDict, total=False):
     total_timeout: float | None
     queue_timeout: float | None
     heartbeat_timeout: float | None
+    breaker: str | None
     memory_mb: int | None
     cpus: float | None
 
@@ -59,6 +62,7 @@ DEFAULTS: TaskSettings = {
     "total_timeout": None,
     "queue_timeout": None,
     "heartbeat_timeout": None,
+    "breaker": None,
 }
 """What counts where nothing is said; in the order in which a definition's JSON has them."""
 
@@ -149,6 +153,12 @@ def check_seconds(owner: str, name: str, value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def _is_name(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, str) and bool(value.strip()) and len(value) <= IDENTIFIER_MAX and value.isprintable()
+    )
+
+
 def _is_memory(value: Any) -> bool:
     return value is None or _is_whole(value, 0, QUOTA_FIELD_MAX)
 
@@ -169,6 +179,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "total_timeout": (_is_seconds, _SECONDS_WANTED),
     "queue_timeout": (_is_seconds, _SECONDS_WANTED),
     "heartbeat_timeout": (_is_seconds, _SECONDS_WANTED),
+    "breaker": (_is_name, f"is a printable name of 1 to {IDENTIFIER_MAX} characters, or None"),
     "memory_mb": (_is_memory, "is a whole number of MiB from 0, or None"),
     "cpus": (_is_cpus, f"is a number of CPUs from 0 to {CPUS_MAX:,}, or None"),
 }

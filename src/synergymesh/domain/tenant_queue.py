@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from synergymesh.domain.estimates import Estimates
 from synergymesh.domain.explain import Reason
+from synergymesh.domain.gates import Gate
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.limits import MINUTE, NOTHING, UNLIMITED, Capacity, CohortShare, Limits, Request, RollingHour
 
@@ -40,12 +41,12 @@ class Work(Protocol):
 
 WorkT = TypeVar("WorkT", bound=Work)
 
-Item = tuple[int, int, int, int, WorkT, int, int, Request, Hashable, Instant]
+Item = tuple[int, int, int, int, WorkT, int, int, Request, Hashable, Instant, Hashable]
 """A task that waits: level, age, -rank, order, run, position, declared cost, request, component, the moment from which
-it was ready. `order` is unique, so nothing after it is ever compared. The level is the minute in which the run came
-minus its priority: a run that has waited for a minute longer counts as one level more urgent, and that never changes
-while both wait."""
-RUN, POSITION, COST, REQUEST, COMPONENT = 4, 5, 6, 7, 8
+it was ready, the circuit that can hold it back. `order` is unique, so nothing after it is ever compared. The level is
+the minute in which the run came minus its priority: a run that has waited for a minute longer counts as one level more
+urgent, and that never changes while both wait."""
+RUN, POSITION, COST, REQUEST, COMPONENT, CIRCUIT = 4, 5, 6, 7, 8, 10
 
 
 def level_of(since: Instant, priority: int) -> int:
@@ -188,9 +189,10 @@ class Queue(Member[WorkT]):
         aside: tasks that ask for more than a limit as such.
         delayed: how many tasks wait for their moment.
         estimates: what was learnt; None until a first task ended.
+        gates: by circuit, what is held back; None if nothing is.
     """
 
-    __slots__ = ("aside", "delayed", "estimates", "ready")
+    __slots__ = ("aside", "delayed", "estimates", "gates", "ready")
 
     def __init__(self, tenant_id: str, parent: Cohort[WorkT] | None) -> None:
         super().__init__(tenant_id, parent)
@@ -198,6 +200,7 @@ class Queue(Member[WorkT]):
         self.aside: list[Item[WorkT]] | None = None
         self.delayed = 0
         self.estimates: Estimates | None = None
+        self.gates: dict[Hashable, Gate[Item[WorkT]]] | None = None
 
     def has_work(self) -> bool:
         """Tell whether any task is ready."""
@@ -209,9 +212,35 @@ class Queue(Member[WorkT]):
         while ready:
             item = ready[0]
             if item[4].wants(item[5]):
-                return item
+                if self.gates is None:
+                    return item
+                gate = self.gates.get(item[10])
+                if gate is None or gate.permits > 0:
+                    return item
+                heappush(gate.parked, item)
             heappop(ready)
         return None
+
+    @property
+    def parked(self) -> int:
+        """Count the tasks that gates hold back."""
+        return sum(len(gate.parked) for gate in self.gates.values()) if self.gates is not None else 0
+
+    def waiting(self) -> Iterator[Item[WorkT]]:
+        """Go through the tasks that wait for no moment: those that are ready, set aside or held back."""
+        yield from self.ready
+        yield from self.aside or ()
+        for gate in (self.gates or {}).values():
+            yield from gate.parked
+
+    def let_in(self, gate: Gate[Item[WorkT]], most: int) -> None:
+        """Bring back so many of the most urgent tasks that a gate holds."""
+        parked = gate.parked
+        while parked and most > 0:
+            item = heappop(parked)
+            if item[4].wants(item[5]):
+                heappush(self.ready, item)
+                most -= 1
 
     def set_aside(self) -> None:
         """Take the head out of the way: it asks for more than a limit as such."""

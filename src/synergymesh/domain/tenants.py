@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from synergymesh.domain.breaker_rules import BreakerRule
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry_rules import RetryRule
@@ -95,6 +96,7 @@ class TenantPolicy:
         share: of a sub-tenant in its parent's quota.
         retries: its own retry policies.
         retention_days: how long a finished run is kept, instead of the tier's: 0 (not at all) to `RETENTION_DAYS_MAX`.
+        breakers: its own breaker policies.
 
     Raises:
         InvalidRequest: a field is outside its range.
@@ -105,6 +107,7 @@ class TenantPolicy:
     share: CohortShare | None = None
     retries: tuple[RetryRule, ...] = ()
     retention_days: float | None = None
+    breakers: tuple[BreakerRule, ...] = ()
 
     def __post_init__(self) -> None:
         for name, most in (("weight", WEIGHT_MAX), ("throttle_percent", 100)):

@@ -98,6 +98,7 @@ class Dispatcher:
                 cost=plan.costs[position],
                 request=plan.requests[position],
                 component=plan.learning_keys[position],
+                circuit=plan.circuits[position],
                 since=since,
                 at=at,
                 ready=ready,

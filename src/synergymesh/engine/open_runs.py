@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from random import Random
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,7 +28,7 @@ from synergymesh.domain.retry import (
 )
 from synergymesh.domain.run_state import CANCELLED, PENDING, RETRYING, RUNNING, SUCCESS
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tries import cause_of
+from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.backlog import Backlog
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.events import RunEvent
@@ -55,12 +56,34 @@ NO_POSITION = -1
 encode_json = msgspec.json.Encoder().encode
 
 
+class AttemptCounter(Protocol):
+    """Count how attempts end, and say from when on they may be tried again."""
+
+    @property
+    def live(self) -> Mapping[Any, Any]:
+        """Give what is counted now; nothing, mostly."""
+        ...
+
+    def succeeded(self, attempt: Attempt, now: Instant) -> None:
+        """Count a success."""
+        ...
+
+    def ended(self, attempt: Attempt, outcome: Outcome, policy: RetryPolicy, now: Instant) -> None:
+        """Count anything else."""
+        ...
+
+    def retry_at(self, attempt: Attempt, not_before: Instant, now: Instant) -> Instant:
+        """Give when a failed attempt may be followed by another one."""
+        ...
+
+
 class OpenRuns:
     """Keep the runs that are not final; turn outcomes into verdicts, and release dependants once these are committed.
 
     Attributes:
         released: is called with a run, the positions that may start, and the moment from which (0 for now).
         limited_started: is called when an attempt starts in a run with time limits, and whether it is the first one.
+        circuits: counts how attempts end.
         policy_of: gives the retry policy of a run's task at a position.
         waits_no_more: is called with a run when its first task starts, or when it is clear that none will.
         backlog: counts the open tasks.
@@ -70,6 +93,7 @@ class OpenRuns:
     def __init__(self, committer: Committer, clock: Clock, dice: Random, *, payload_bytes_max: int) -> None:
         self.released: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
         self.policy_of: Callable[[LiveRun, int], RetryPolicy] = _as_planned
+        self.circuits: AttemptCounter | None = None
         self.limited_started: Callable[[LiveRun, int, bool], None] = _nothing
         self._committer = committer
         self._clock = clock
@@ -162,6 +186,8 @@ class OpenRuns:
             run.unrecorded = [*(run.unrecorded or ()), _output_of(attempt, attempt.context.output, now)]
         if type(outcome) is Succeeded:
             verdict = Verdict(SUCCESS, result=outcome.result)
+            if self.circuits is not None and self.circuits.live:
+                self.circuits.succeeded(attempt, now)
         else:
             verdict = self._verdict(attempt, outcome, now)
         status = verdict.status
@@ -192,8 +218,11 @@ class OpenRuns:
         """Decide on an attempt that did not succeed."""
         run, position = attempt.run, attempt.position
         tries = run.tries_of(position)
+        policy = self.policy_of(run, position)
+        if self.circuits is not None:
+            self.circuits.ended(attempt, outcome, policy, now)
         return decide(
-            self.policy_of(run, position),
+            policy,
             outcome,
             failures=tries.failures,
             postponements=tries.postponements,
@@ -211,7 +240,11 @@ class OpenRuns:
         error = verdict.error
         if error is not None and run.tries_of(position).total >= FULL_TRACEBACKS_MAX:
             error = shorten(error)
-        run.tried(position, cause_of(status, error), attempt.started_at)
+        cause = cause_of(status, error)
+        retry_at = verdict.not_before
+        if cause is Cause.FAILURE and self.circuits is not None:
+            retry_at = self.circuits.retry_at(attempt, retry_at, now)
+        run.tried(position, cause, attempt.started_at)
         change = AttemptFailed(
             run.run_id,
             attempt.context.task_id,
@@ -220,7 +253,7 @@ class OpenRuns:
             status,
             attempt.started_at,
             now,
-            verdict.not_before,
+            retry_at,
             None if error is None else encode_json(error),
         )
         run.state.move(position, verdict.status)
@@ -232,7 +265,7 @@ class OpenRuns:
             if run.watchers:
                 self._tell(run, position, verdict.status, attempt=attempt.number, at=now, error=verdict.error)
             if run.wants(position):
-                self.released(run, [position], verdict.not_before)
+                self.released(run, [position], retry_at)
 
         self.put(run, [*self.first_news(run), change], recorded)
 

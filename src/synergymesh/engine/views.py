@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.captured import OutputLine
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.instants import Instant, to_datetime
@@ -22,7 +23,15 @@ from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import Attempt as LiveAttempt
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import RESTORE_STEP, AttemptRecord, OutputRecord, RunRecord, TaskRecord, TenantRecord
+from synergymesh.ports.store import (
+    RESTORE_STEP,
+    AttemptRecord,
+    BreakerRecord,
+    OutputRecord,
+    RunRecord,
+    TaskRecord,
+    TenantRecord,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +143,56 @@ class Run:
     replay_of: str | None = None
     reason: str | None = None
     tasks: tuple[RunTask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerView:
+    """Describe a circuit of a tenant. Times are aware (UTC).
+
+    Attributes:
+        breaker: the name that tasks give it, or None.
+        workflow, component: what it is about, if tasks do not name it.
+        since: when it came into its state; None if it was never open.
+        until: when an open circuit is tried again.
+        trips: how often it has opened since it was closed.
+        wave: how many attempts are let in while it is half open.
+        calls, failures: in its window.
+    """
+
+    tenant_id: str
+    breaker: str | None
+    workflow: str | None
+    component: str | None
+    state: BreakerState
+    since: datetime | None
+    until: datetime | None
+    trips: int
+    wave: int
+    calls: int
+    failures: int
+
+    @property
+    def name(self) -> str:
+        """Name it in one word."""
+        return self.breaker or f"{self.workflow}/{self.component}"
+
+
+def breaker_view(record: BreakerRecord) -> BreakerView:
+    """Describe a circuit."""
+    named = not record.workflow
+    return BreakerView(
+        tenant_id=record.tenant_id,
+        breaker=record.name if named else None,
+        workflow=None if named else record.workflow,
+        component=None if named else record.name,
+        state=record.state,
+        since=_moment(record.since or None),
+        until=_moment(record.until or None),
+        trips=record.trips,
+        wave=record.wave,
+        calls=record.calls,
+        failures=record.failures,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

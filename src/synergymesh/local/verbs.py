@@ -182,6 +182,15 @@ def _as_it_is(answer: Any) -> Any:
     return answer
 
 
+class Reset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Close a circuit of a tenant, by its name or by workflow and component."""
+
+    tenant_id: str
+    breaker: str | None = None
+    workflow: str | None = None
+    component: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[AnswerT_co]):
     """Name something that may be asked.
@@ -219,6 +228,7 @@ SUSPEND_TENANT = Verb("suspend_tenant", OfTenant, Tenant)
 RESUME_TENANT = Verb("resume_tenant", OfTenant, Tenant)
 SET_RETENTION = Verb("set_retention", Retention, Tenant)
 PRUNE = Verb("prune", Nothing, Pruned, seconds_max=PRUNE_SECONDS)
+RESET_BREAKER = Verb("reset_breaker", Reset, type(None))
 DELETE_TENANT = Verb("delete_tenant", Deletion, type(None), seconds_max=DELETE_SECONDS)
 
 RETRY_RUN = Verb("retry_run", Retry, NewRun, of=_new_run)
@@ -250,6 +260,7 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             PRUNE,
             SUSPEND_TENANT,
             RESUME_TENANT,
+            RESET_BREAKER,
             DELETE_TENANT,
             RETRY_RUN,
             REPLAY,

@@ -20,6 +20,7 @@ import msgspec
 
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.audit import AuditLog
@@ -98,6 +99,28 @@ class StatisticCounted(msgspec.Struct, frozen=True, gc=False):
     bucket: int
     count: int
     total: int
+
+
+class BreakerChanged(msgspec.Struct, frozen=True, gc=False):
+    """A circuit of a tenant is in another state; replaces what was recorded of it before.
+
+    `workflow` is empty for a circuit that tasks name, else `name` is the component of that workflow. `changed_at` grows
+    with every change of a circuit: of two, the later one stays. `wave` is how many attempts are let in while it is half
+    open, `trips` how often it has opened since it was closed.
+    """
+
+    tenant_id: str
+    workflow: str
+    name: str
+    state: BreakerState
+    since: Instant
+    until: Instant
+    trips: int
+    wave: int
+    calls: int
+    failures: int
+    changed_at: Instant
+    by: Actor | None = None
 
 
 class WorkflowStored(msgspec.Struct, frozen=True, gc=False):
@@ -271,6 +294,7 @@ Change = (
     | TenantPlanChanged
     | HourReserved
     | EstimateLearnt
+    | BreakerChanged
     | StatisticCounted
     | OutputCaptured
     | WorkflowStored
@@ -331,6 +355,22 @@ class StatisticRecord(msgspec.Struct, frozen=True, gc=False):
     bucket: int
     count: int
     total: int
+
+
+class BreakerRecord(msgspec.Struct, frozen=True, gc=False):
+    """A circuit as stored."""
+
+    tenant_id: str
+    workflow: str
+    name: str
+    state: BreakerState
+    since: Instant
+    until: Instant
+    trips: int
+    wave: int
+    calls: int
+    failures: int
+    changed_at: Instant
 
 
 class WorkflowRecord(msgspec.Struct, frozen=True, gc=False):
@@ -602,6 +642,10 @@ class Store(AuditLog, Protocol):
 
     async def list_statistics(self, tenant_id: str | None, *, since_hour: int) -> list[StatisticRecord]:
         """Give what was counted in this hour and later ones, ordered by (tenant, hour, measure, bucket)."""
+        ...
+
+    async def list_breakers(self, tenant_id: str | None) -> list[BreakerRecord]:
+        """Give the circuits that were ever open, ordered by (tenant, workflow, name)."""
         ...
 
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:

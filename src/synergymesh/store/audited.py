@@ -15,10 +15,12 @@ from msgspec import UNSET, UnsetType
 from synergymesh.domain.actors import ENGINE, Actor
 from synergymesh.domain.audit import MESH
 from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import (
     AttemptFailed,
+    BreakerChanged,
     CancelRequested,
     Change,
     DeadLetterDiscarded,
@@ -333,6 +335,20 @@ def _tenant_plan_changed(change: TenantPlanChanged) -> Entry:
     return _of_tenant(change.tenant_id, change.tenant_id, at, Action.TENANT_PLAN_CHANGED, change.by, details)
 
 
+def _breaker_changed(change: BreakerChanged) -> Entry:
+    details = {
+        "calls": change.calls,
+        "failures": change.failures,
+        "state": change.state,
+        "trips": change.trips,
+        "until": change.until,
+    }
+    entity = f"breaker/{change.workflow}/{change.name}" if change.workflow else f"breaker/{change.name}"
+    outcome = _FAILURE if change.state is BreakerState.OPEN else _SUCCESS
+    at, action = change.changed_at, Action.BREAKER_CHANGED.value
+    return make_entry(change.tenant_id, at, action, entity, at, change.by, outcome, raw_details(details))
+
+
 def _tenant_status_changed(change: TenantStatusChanged) -> Entry:
     match change.status:
         case TenantStatus.ACTIVE:
@@ -411,6 +427,7 @@ ENTRY_OF: dict[type[Change], Callable[[Any], Entry] | None] = {
     TenantCreated: _tenant_created,
     TenantPlanChanged: _tenant_plan_changed,
     TenantStatusChanged: _tenant_status_changed,
+    BreakerChanged: _breaker_changed,
     Noted: _noted,
     # The engine's own bookkeeping: it can be lost without anybody's loss, and nobody asked for it.
     HourReserved: None,

@@ -16,9 +16,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import (
     AttemptRecord,
+    BreakerRecord,
     EstimateRecord,
     OutputRecord,
     ReservationRecord,
@@ -31,6 +33,7 @@ from synergymesh.store.schema import (
     BEGUN_RUN,
     OPEN_RUN_STATUSES,
     attempts,
+    breakers,
     estimates,
     hour_reservations,
     outputs,
@@ -186,6 +189,18 @@ def list_reservations(connection: sqlite3.Connection, since_minute: int) -> list
 def list_estimates(connection: sqlite3.Connection) -> list[EstimateRecord]:
     """Give all estimates, ordered by (tenant, workflow, component)."""
     return _ESTIMATES.run(connection, {})
+
+
+@lru_cache
+def _breakers_query(of_tenant: bool) -> Query[BreakerRecord]:
+    query = visible(select(breakers, BreakerRecord), breakers, of_tenant)
+    return Query(BreakerRecord, query, order=itemgetter(0, 1, 2))
+
+
+def list_breakers(connection: sqlite3.Connection, tenant_id: str | None) -> list[BreakerRecord]:
+    """Give the circuits that were ever open, ordered by (tenant, workflow, name)."""
+    found = _breakers_query(tenant_id is not None).run(connection, {"tenant_id": tenant_id})
+    return [msgspec.structs.replace(row, state=BreakerState(row.state)) for row in found]
 
 
 def get_workflow(connection: sqlite3.Connection, content_hash: str) -> WorkflowRecord | None:

@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from synergymesh.domain.actors import ENGINE
 from synergymesh.domain.audit_actions import ROUTINE
+from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.states import (
     ATTEMPT_STATUSES,
     FINAL,
@@ -41,7 +42,7 @@ FINAL_RUN_STATUSES = RUN_STATUSES & FINAL
 FINAL_TASK_STATUSES = TASK_STATUSES & FINAL
 
 
-def one_of(column: str, statuses: Iterable[ExecutionStatus | TenantStatus]) -> str:
+def one_of(column: str, statuses: Iterable[ExecutionStatus | TenantStatus | BreakerState]) -> str:
     """Give the SQL condition that a column has one of these statuses.
 
     Written out instead of bound: SQLite uses a partial index only when it sees the index's own condition.
@@ -141,6 +142,24 @@ statistics = Table(
     sqlite_with_rowid=False,
 )
 Index("ix_statistics_hour", statistics.c.hour)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("tenant_id", Text, ForeignKey(tenants.c.tenant_id), primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("trips", BigInteger, nullable=False),
+    Column("wave", BigInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    CheckConstraint(one_of("state", BreakerState), name="state"),
+    sqlite_with_rowid=False,
+)
 
 workflows = Table(
     "workflows",

@@ -15,6 +15,7 @@ from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
 from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord, AuditPage
 from synergymesh.ports.store import (
     AttemptRecord,
+    BreakerRecord,
     CommitResult,
     DeadLetterRecord,
     EstimateRecord,
@@ -132,6 +133,10 @@ class _ReadVerbs:
     async def list_statistics(self, tenant_id: str | None, *, since_hour: int) -> list[StatisticRecord]:
         """Give what was counted in this hour and later ones, ordered by (tenant, hour, measure, bucket)."""
         return await self._read(statistics.list_statistics, tenant_id, since_hour)
+
+    async def list_breakers(self, tenant_id: str | None) -> list[BreakerRecord]:
+        """Give the circuits that were ever open, ordered by (tenant, workflow, name)."""
+        return await self._read(reads.list_breakers, tenant_id)
 
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
         """Give one version of a workflow."""

@@ -24,6 +24,7 @@ from synergymesh.store.schema import (
     FINAL_TASK_STATUSES,
     OPEN_RUN_STATUSES,
     attempts,
+    breakers,
     estimates,
     hour_reservations,
     one_of,
@@ -229,6 +230,17 @@ COUNT_STATISTICS = insert(
         set_={"count": _statistic.excluded["count"], "total": _statistic.excluded.total},
     ),
     ["tenant_id", "hour", "measure", "bucket", "count", "total"],
+)
+
+_breaker = sqlite.insert(breakers)
+_BREAKER_STATE = ("since", "until", "trips", "wave", "calls", "failures", "changed_at")
+CHANGE_BREAKER = insert(
+    _breaker.on_conflict_do_update(
+        index_elements=["tenant_id", "workflow", "name"],
+        set_={name: _breaker.excluded[name] for name in ("state", *_BREAKER_STATE)},
+        where=breakers.c.changed_at < _breaker.excluded.changed_at,
+    ),
+    ["tenant_id", "workflow", "name", "state", *_BREAKER_STATE],
 )
 
 _workflow = sqlite.insert(workflows)

@@ -17,6 +17,7 @@ from synergymesh.store.audit_writes import Trail
 from synergymesh.store.audited import mesh_started, mesh_stopped, task_crashed, tenant_purged
 from synergymesh.store.schema import (
     CHILDREN_OF_RUNS,
+    breakers,
     estimates,
     hour_reservations,
     meta,
@@ -77,7 +78,8 @@ _DELETE_CHILDREN = [delete_rows(table, table.c.run_id.in_(_LISTED)) for table in
 _DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
 
 _DELETE_OF_TENANTS = [
-    delete_rows(table, table.c.tenant_id.in_(_DELETED)) for table in (hour_reservations, estimates, statistics)
+    delete_rows(table, table.c.tenant_id.in_(_DELETED))
+    for table in (breakers, hour_reservations, estimates, statistics)
 ]
 
 # Only used when no deleted tenant has anything else any more; the foreign keys would tell. Children first.

@@ -28,6 +28,7 @@ from synergymesh.domain.states import TenantStatus
 from synergymesh.ports.store import (
     COMMITTED,
     AttemptFailed,
+    BreakerChanged,
     CancelRequested,
     Change,
     CommitResult,
@@ -72,7 +73,7 @@ _BAD_UNIT: tuple[type[Exception], ...] = (Unrecordable, *UNRECORDABLE)
 C = TypeVar("C", bound=Change)
 R = TypeVar("R", bound="_OfRun")
 
-_OfTenant = RunCreated | HourReserved | EstimateLearnt | StatisticCounted
+_OfTenant = RunCreated | BreakerChanged | HourReserved | EstimateLearnt | StatisticCounted
 _OfRun = (
     RunCreated
     | RunLinked
@@ -261,6 +262,10 @@ class _Pending:
             case TenantPlanChanged():
                 self.write()
                 if change_tenant_plan(self._connection, change):
+                    self._trail.add_changes([change])
+            case BreakerChanged():
+                self.write()
+                if sql.CHANGE_BREAKER.execute(self._connection, [change]):
                     self._trail.add_changes([change])
             case Noted():
                 self._notes.append(change)

@@ -128,6 +128,7 @@ async def everything(store: Store, run_ids: Sequence[str]) -> list[Any]:
         await store.list_tenants(),
         await store.list_reservations(0),
         await store.list_estimates(),
+        await store.list_breakers(None),
         await store.list_statistics(None, since_hour=0),
         await store.list_runs(tenant_id=None, limit=1_000),
         await store.list_tasks(run_ids),

@@ -30,6 +30,7 @@ from synergymesh.ports.store import (
 )
 from synergymesh.testing.store_audit_contract import AuditContract
 from synergymesh.testing.store_backlog_contract import BacklogContract
+from synergymesh.testing.store_breakers_contract import BreakersContract
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,
@@ -60,6 +61,7 @@ class StoreContract(
     CommitContract,
     TenancyContract,
     StatisticsContract,
+    BreakersContract,
     BacklogContract,
     AuditContract,
     DeadLettersContract,

@@ -1,0 +1,378 @@
+"""Circuit breakers and retry budgets, as a user sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from synergymesh import (
+    BreakerPolicy,
+    BreakerView,
+    ExecutionStatus,
+    GiveUp,
+    Orchestrator,
+    ResourceQuota,
+    RetryLater,
+    RetryPolicy,
+    RunFailed,
+    RunHandle,
+    Workflow,
+    read_settings,
+)
+from synergymesh.domain.breaker import WAVE_MAX, BreakerState
+from synergymesh.domain.instants import SECOND
+from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownBreaker, UnknownTenant
+
+S = ExecutionStatus
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+NEVER = RetryPolicy(max_retries=0)
+TOUCHY = BreakerPolicy(minimum_calls=3, open_seconds=3_600, open_seconds_max=86_400)
+
+
+class Service:
+    """Something that tasks call, which can be down."""
+
+    def __init__(self) -> None:
+        self.down = True
+        self.calls = 0
+
+    async def call(self) -> str:
+        self.calls += 1
+        if self.down:
+            raise ConnectionError("down")
+        return "served"
+
+
+def calling(service: Service, *, name: str = "w", retry: RetryPolicy = NEVER, **settings: Any) -> Workflow:
+    async def call() -> str:
+        return await service.call()
+
+    return Workflow(name).add(call, retry=retry, **{"breaker": "payments-api", **settings})
+
+
+async def fail_times(mesh: Orchestrator, tenant: str, workflow: Workflow, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(RunFailed):
+            await (await mesh.submit(workflow, tenant=tenant)).result(10)
+
+
+async def the_breaker(mesh: Orchestrator, tenant: str | None = None) -> BreakerView:
+    (found,) = await mesh.breakers(tenant)
+    return found
+
+
+def try_again(mesh: Orchestrator) -> None:
+    """Let the time of every open circuit be over."""
+    for circuit in list(mesh._running.circuits.live.values()):
+        if circuit.deadline is not None and circuit.breaker.state is OPEN:
+            circuit.deadline.ring()
+
+
+async def settled(handles: list[RunHandle]) -> int:
+    """Let everything happen that can happen now; give how many of the runs are final."""
+    before = -1
+    while True:
+        await asyncio.sleep(0.05)
+        done = sum([(await handle.status()).is_final for handle in handles])
+        if done == before:
+            return done
+        before = done
+
+
+async def test_a_named_circuit_opens_holds_back_without_slots_and_says_so(mesh: Orchestrator) -> None:
+    tenant = (await mesh.create_tenant("A", "enterprise", quota=ResourceQuota(max_concurrent_tasks=1))).tenant_id
+    await mesh.set_breaker_policy(tenant, TOUCHY, breaker="payments-api")
+    service = Service()
+    await fail_times(mesh, tenant, calling(service), 3)
+    held = await mesh.submit(calling(service, name="other"), tenant=tenant)
+
+    async def free() -> str:
+        return "free"
+
+    assert await (await mesh.submit(Workflow("f").add(free), tenant=tenant)).result(10) == "free"
+    explained = await mesh.explain(held.id)
+    (blocker,) = explained.waiting[0].blockers
+    assert (blocker.reason.value, blocker.resource, explained.running) == ("circuit_open", "payments-api", ())
+    assert explained.waiting[0].estimated_start is not None
+    assert service.calls == 3
+    breaker = await the_breaker(mesh, tenant)
+    assert (breaker.name, breaker.state, breaker.trips, breaker.calls, breaker.failures) == (
+        "payments-api", OPEN, 1, 3, 3,
+    )  # fmt: skip
+    assert breaker.since is not None
+    assert breaker.until is not None
+    assert 3_599 <= (breaker.until - breaker.since).total_seconds() <= 3_600 * 1.1 + 1
+
+
+async def test_a_circuit_is_tried_again_with_a_canary_and_opens_in_waves(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    service = Service()
+    work = calling(service)
+    await fail_times(mesh, tenant, work, 3)
+    handles = [await mesh.submit(work, tenant=tenant) for _ in range(150)]
+    assert await settled(handles) == 0
+    try_again(mesh)
+    with pytest.raises(RunFailed):  # the first one is the canary
+        await handles[0].result(10)
+    assert await settled(handles) == 1
+    assert (await the_breaker(mesh)).trips == 2
+    service.down = False
+    try_again(mesh)
+    assert await asyncio.gather(*(handle.result(10) for handle in handles[1:])) == ["served"] * 149
+    breaker = await the_breaker(mesh)
+    assert (breaker.state, breaker.trips, breaker.wave) == (CLOSED, 0, 0)
+    assert service.calls == 153
+
+
+async def test_no_wave_is_larger_than_it_may_be(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    waiting: list[asyncio.Future[None]] = []
+    arrived = asyncio.Event()
+    down = True
+
+    async def call() -> None:
+        if down:
+            raise ConnectionError("down")
+        waiting.append(asyncio.get_running_loop().create_future())
+        arrived.set()
+        await waiting[-1]
+
+    work = Workflow("w").add(call, retry=NEVER, breaker="api")
+    await fail_times(mesh, tenant, work, 3)
+    down = False
+    handles = [await mesh.submit(work, tenant=tenant) for _ in range(150)]
+    try_again(mesh)
+    for wave in (1, 2, 4, 8, 16, 32, WAVE_MAX):
+        async with asyncio.timeout(10):
+            while len(waiting) < wave:
+                arrived.clear()
+                await arrived.wait()
+        await asyncio.sleep(0.03)  # so that one too many would have come
+        assert len(waiting) == wave
+        for future in waiting:
+            future.set_result(None)
+        waiting.clear()
+    async with asyncio.timeout(10):
+        while len(waiting) < 150 - 127:
+            arrived.clear()
+            await arrived.wait()
+    for future in waiting:
+        future.set_result(None)
+    await asyncio.gather(*(handle.result(10) for handle in handles))
+    assert (await the_breaker(mesh)).state is CLOSED
+
+
+async def test_the_circuit_of_one_tenant_is_not_that_of_another(mesh: Orchestrator, tenant: str) -> None:
+    other = (await mesh.create_tenant("B", "enterprise")).tenant_id
+    service = Service()
+    work = calling(service)
+    for each in (tenant, other):
+        await mesh.set_breaker_policy(each, TOUCHY)
+    await fail_times(mesh, tenant, work, 3)
+    service.down = False
+    assert await (await mesh.submit(work, tenant=other)).result(10) == "served"
+    held = await mesh.submit(work, tenant=tenant)
+    assert await settled([held]) == 0
+    assert [b.tenant_id for b in await mesh.breakers()] == [tenant]
+    assert await mesh.breakers(other) == []
+
+
+async def test_failures_that_no_retry_could_cure_open_nothing(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, BreakerPolicy(minimum_calls=1))
+
+    async def gives_up() -> None:
+        raise GiveUp("bad order")
+
+    async def bad() -> None:
+        raise KeyError("bad order")
+
+    only_os = RetryPolicy(max_retries=0, retry_on=(OSError,))
+    for work in (Workflow("g").add(gives_up, breaker="api"), Workflow("b").add(bad, breaker="api", retry=only_os)):
+        await fail_times(mesh, tenant, work, 3)
+    asked: list[int] = []
+
+    async def later() -> None:
+        asked.append(1)
+        if len(asked) < 4:
+            raise RetryLater(0.0)
+
+    await (await mesh.submit(Workflow("l").add(later, breaker="api"), tenant=tenant)).result(10)
+    assert await mesh.breakers(tenant) == []
+    assert not mesh._running.circuits.live
+
+
+async def test_a_canary_that_tells_nothing_is_followed_by_another_one(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    mood: list[BaseException | None] = [ConnectionError("down")] * 3 + [GiveUp("says nothing"), None]
+
+    async def call() -> str:
+        error = mood.pop(0) if mood else None
+        if error is not None:
+            raise error
+        return "served"
+
+    work = Workflow("w").add(call, retry=NEVER, breaker="api")
+    await fail_times(mesh, tenant, work, 3)
+    handles = [await mesh.submit(work, tenant=tenant) for _ in range(3)]
+    try_again(mesh)
+    with pytest.raises(RunFailed, match="says nothing"):
+        await handles[0].result(10)
+    assert [await handle.result(10) for handle in handles[1:]] == ["served"] * 2
+
+
+async def test_components_have_breakers_only_where_a_policy_or_the_settings_say_so(
+    mesh: Orchestrator, tenant: str, roomy: ResourceQuota
+) -> None:
+    service = Service()
+    work = calling(service, breaker=None)
+    await fail_times(mesh, tenant, work, 25)
+    assert await mesh.breakers() == []
+    await mesh.set_breaker_policy(tenant, TOUCHY, workflow="w", component="call")
+    await fail_times(mesh, tenant, work, 3)
+    breaker = await the_breaker(mesh)
+    assert (breaker.breaker, breaker.workflow, breaker.component, breaker.state) == (None, "w", "call", OPEN)
+    async with Orchestrator(":memory:", settings=read_settings(breakers="all")) as every:
+        basic = (await every.create_tenant("small", "basic", quota=roomy)).tenant_id
+        plain = Workflow("w").add(service.call, id="call")
+        failing = [await every.submit(plain, tenant=basic) for _ in range(30)]
+        async with asyncio.timeout(10):
+            while (await every.breakers() or [None])[0] is None or (await the_breaker(every)).state is not OPEN:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+        assert not any([(await handle.status()).is_final for handle in failing])
+
+
+async def test_an_open_circuit_stays_open_across_a_restart_and_then_goes_on(
+    open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota
+) -> None:
+    service = Service()
+    work = calling(service)
+    async with open_mesh(workflows=[work]) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        await mesh.set_breaker_policy(tenant, TOUCHY)
+        await fail_times(mesh, tenant, work, 3)
+        held = await mesh.submit(work, tenant=tenant)
+        before = await the_breaker(mesh)
+    service.down = False
+    async with open_mesh(workflows=[work]) as mesh:
+        held = mesh.handle(held.id, tenant=tenant)
+        assert await settled([held]) == 0
+        after = await the_breaker(mesh)
+        assert (after.state, after.until, after.trips) == (OPEN, before.until, 1)
+        assert (await mesh.explain(held.id)).waiting[0].blockers[0].reason == "circuit_open"
+        try_again(mesh)
+        assert await held.result(10) == "served"
+        assert (await the_breaker(mesh)).state is HALF_OPEN
+    async with open_mesh(workflows=[work]) as mesh:
+        assert (await the_breaker(mesh)).state is HALF_OPEN
+        assert await (await mesh.submit(work, tenant=tenant)).result(10) == "served"
+        assert service.calls == 5
+
+
+async def test_an_open_circuit_whose_time_passed_while_nothing_ran_is_tried_at_the_start(
+    open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota
+) -> None:
+    class Clock:
+        moment = 1_700_000_000 * SECOND
+
+        def now(self) -> int:
+            return self.moment
+
+    clock = Clock()
+    service = Service()
+    work = calling(service)
+    async with open_mesh(workflows=[work], clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        await mesh.set_breaker_policy(tenant, TOUCHY)
+        await fail_times(mesh, tenant, work, 3)
+        held = await mesh.submit(work, tenant=tenant)
+    service.down = False
+    clock.moment += 2 * 3_600 * SECOND
+    async with open_mesh(workflows=[work], clock=clock) as mesh:
+        assert await mesh.handle(held.id, tenant=tenant).result(10) == "served"
+
+
+async def test_the_time_of_an_open_circuit_passes_by_itself(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, BreakerPolicy(minimum_calls=2, open_seconds=1))
+    service = Service()
+    work = calling(service)
+    await fail_times(mesh, tenant, work, 2)
+    service.down = False
+    held = await mesh.submit(work, tenant=tenant)
+    assert await settled([held]) == 0
+    assert await held.result(10) == "served"
+
+
+async def test_a_breaker_can_be_reset_by_hand(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    service = Service()
+    work = calling(service)
+    await fail_times(mesh, tenant, work, 3)
+    held = await mesh.submit(work, tenant=tenant)
+    service.down = False
+    await mesh.reset_breaker(tenant, breaker="payments-api")
+    assert await held.result(10) == "served"
+    assert (await the_breaker(mesh)).state is CLOSED
+    with pytest.raises(UnknownBreaker, match="'bank'"):
+        await mesh.reset_breaker(tenant, breaker="bank")
+    with pytest.raises(UnknownTenant):
+        await mesh.reset_breaker("tenant-nobody", breaker="bank")
+    for bad in ({}, {"workflow": "w"}, {"breaker": "x", "workflow": "w"}, {"breaker": ""}):
+        with pytest.raises(InvalidRequest):
+            await mesh.reset_breaker(tenant, **bad)
+
+
+async def test_own_policies_need_the_feature_and_taking_one_away_releases_what_it_held(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    small = (await mesh.create_tenant("small", "professional")).tenant_id
+    with pytest.raises(FeatureNotEnabled, match="custom_policies"):
+        await mesh.set_breaker_policy(small, TOUCHY)
+    with pytest.raises(InvalidRequest, match="BreakerPolicy"):
+        await mesh.set_breaker_policy(tenant, 3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="not both"):
+        await mesh.set_breaker_policy(tenant, TOUCHY, breaker="x", workflow="w")
+    service = Service()
+    work = calling(service, breaker=None)
+    await mesh.set_breaker_policy(tenant, TOUCHY, workflow="w")
+    await fail_times(mesh, tenant, work, 3)
+    held = await mesh.submit(work, tenant=tenant)
+    service.down = False
+    await mesh.set_breaker_policy(tenant, None, workflow="w")
+    assert await held.result(10) == "served"
+
+
+async def test_retries_beyond_the_budget_wait_for_it(mesh: Orchestrator, tenant: str) -> None:
+    closed = BreakerPolicy(minimum_calls=1_000_000, retry_percent=0, retries_per_minute=1)
+    await mesh.set_breaker_policy(tenant, closed)
+    service = Service()
+    work = calling(service, retry=RetryPolicy(max_retries=1, initial_delay=0.0))
+    handles = [await mesh.submit(work, tenant=tenant) for _ in range(15)]
+    assert await settled(handles) == 10  # what can be saved up
+    assert service.calls == 25
+    waiting = [handle for handle in handles if not (await handle.status()).is_final]
+    (blocker,) = (await mesh.explain(waiting[-1].id)).waiting[0].blockers
+    assert blocker.reason == "retry_delay"
+    assert blocker.until is not None
+
+
+async def test_a_circuit_of_a_deleted_tenant_is_forgotten(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    await fail_times(mesh, tenant, calling(Service()), 3)
+    await mesh.delete_tenant(tenant, force=True)
+    assert await mesh.breakers() == []
+    assert not mesh._running.circuits.live
+    with pytest.raises(UnknownTenant):
+        await mesh.breakers(tenant)
+
+
+async def test_a_held_task_ends_when_its_time_is_over(mesh: Orchestrator, tenant: str) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    service = Service()
+    await fail_times(mesh, tenant, calling(service), 3)
+    held = await mesh.submit(calling(service, total_timeout=0.1), tenant=tenant)
+    with pytest.raises(RunFailed, match="total timeout"):
+        await held.result(10)
+    assert service.calls == 3
