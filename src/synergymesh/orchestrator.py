@@ -169,7 +169,7 @@ class Orchestrator(RunControl):
                 await self._parts.committer.close()
                 for executor in self._parts.executors.values():
                     await executor.close()
-                self._parts.delivery.close()
+                await self._parts.delivery.close()
                 self._parts = None
             await store.close()
             raise
@@ -201,7 +201,7 @@ class Orchestrator(RunControl):
         parts.watching.close()
         for executor in parts.executors.values():
             await executor.close()
-        await asyncio.to_thread(parts.delivery.close)
+        await parts.delivery.close()
         try:
             if parts.committer.trouble is None:
                 await parts.store.end_incarnation(current_actor())

@@ -131,7 +131,7 @@ def test_a_failed_delivery_is_tried_again_and_the_order_is_kept(receiver: Receiv
     delivery.tell([alert(1), alert(2)])
     for _ in range(4):
         assert receiver.got.acquire(timeout=30)
-    delivery.close()
+    asyncio.run(delivery.close())
     assert [json.loads(body)["number"] for _, _, body in receiver.posts] == [1, 1, 1, 2]
 
 
@@ -156,7 +156,7 @@ def test_a_sink_that_hangs_costs_a_bounded_queue_and_nobodys_time() -> None:
     assert sink.begun.wait(30)
     delivery.tell([alert(number) for number in range(2, QUEUE_MAX + 12)])
     sink.go_on.set()
-    delivery.close()
+    asyncio.run(delivery.close())
     numbers = [json.loads(line)["number"] for line in sink.lines]
     assert numbers == [1, *range(12, QUEUE_MAX + 12)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -96,8 +97,12 @@ class Delivery:
             for courier in self._couriers:
                 courier.put(line)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give what is on its way a short time, and end."""
+        if self._couriers:
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         for courier in self._couriers:
             courier.end()
         for courier in self._couriers:
