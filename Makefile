@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cat requirements/*.txt pyproject.toml | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit crash sim sim-soak check lint types architecture bench format pins clean
+.PHONY: help setup demo test unit crash sim sim-soak sim-bugs crash-soak check lint types architecture bench format pins clean
 
 help:            ## Show the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -37,6 +37,12 @@ sim: setup       ## Replay one simulated world: make sim SEED=7
 
 sim-soak: setup  ## Simulate worlds from fresh seeds: make sim-soak SECONDS=60
 	@$(BIN)/python -m synergymesh.testing.simulation soak $(or $(SECONDS),60)
+
+sim-bugs: setup  ## Plant every bug into simulated worlds; renew the table in the guide
+	@$(BIN)/python -m synergymesh.testing.simulation bugs docs/guides/reliability.md
+
+crash-soak: setup ## Kill real processes more than two hundred times
+	@$(BIN)/python -m pytest tests/crash -m soak
 
 check: lint types architecture ## Lint, types, architecture
 

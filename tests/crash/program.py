@@ -3,7 +3,8 @@
     program.py DATABASE DIRECTORY READY_FD
 
 Each line of its input starts a process (a fork, as importing everything would take most of the time): `submit` goes on
-until it is killed; `finish` ends when every run is final; `killer` has a task that kills the process.
+until it is killed; `finish` ends when every run is final; `killer` has a task that kills the process. `submit@POINT 3`
+kills itself when it comes to that fault point for the third time.
 """
 
 from __future__ import annotations
@@ -19,13 +20,51 @@ from typing import Any
 from zlib import crc32
 
 from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task, ref, task
+from synergymesh.assembly import Seams
 from synergymesh.engine.recovery import CRASHES_MAX
+from synergymesh.executors.loop import LoopExecutor
+from synergymesh.executors.thread import ThreadExecutor
+from synergymesh.store.sqlite import SqliteStore
+from synergymesh.testing.faults import NO_FAULT, FaultyExecutor, FaultyStore
 
 OPEN_RUNS = 300
 """Runs that are open at the same time while submitting."""
 
 QUICK = RetryPolicy(max_retries=3, initial_delay=0.005)
 DIRECTORY = Path(sys.argv[2] if len(sys.argv) > 2 else ".")
+
+
+class Killer:
+    """A fate that kills the process at a fault point."""
+
+    def __init__(self, doom: str) -> None:
+        self._point, _, times = doom.partition(" ")
+        self._times = int(times or 1)
+        # nothing runs yet when these are reached, so nothing is put down to a task that is on its last chance
+        self.is_armed = self._point.startswith(("open", "begin", "recovery", "end_incarnation"))
+
+    async def at(self, point: str) -> None:
+        self.at_once(point)
+
+    def at_once(self, point: str) -> None:
+        if self.is_armed and point == self._point:
+            self._times -= 1
+            if not self._times:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def of_store(self, verb: str) -> Any:
+        return NO_FAULT
+
+    def of_report(self, call: Any) -> tuple[float, ...]:
+        return (0.0,)
+
+    def seams(self, database: str) -> Seams:
+        store: Any = FaultyStore(SqliteStore(database, synchronous="normal"), self)
+        executors = {"loop": FaultyExecutor(LoopExecutor(), self), "thread": FaultyExecutor(ThreadExecutor(64), self)}
+        return Seams(store=store, executors=executors)
+
+
+fate = Killer("never")
 
 
 def append(name: str, line: str) -> None:
@@ -39,6 +78,7 @@ def note() -> float:
     """Leave a side effect; give the seconds that the task takes, up to 20 ms."""
     context = current_task()
     append("effects", f"{context.idempotency_token} {context.run_id} {context.task_id} {context.attempt}\n")
+    fate.at_once("task.begun")
     return crc32(context.idempotency_token.encode()) % 20 / 1_000
 
 
@@ -126,8 +166,12 @@ async def until_no_task_is_on_its_last_chance(mesh: Orchestrator) -> None:
 
 async def live(database: str, ready: int, mode: str) -> None:
     """Live once. Says S at its begin, and R when it is ready."""
+    global fate
     os.write(ready, b"S")
-    async with Orchestrator(f"sqlite:///{database}", synchronous="normal") as mesh:
+    mode, at, doom = mode.partition("@")
+    fate = Killer(doom)
+    seams = fate.seams(database) if at else None
+    async with Orchestrator(f"sqlite:///{database}", synchronous="normal", seams=seams) as mesh:
         tenants = [tenant.tenant_id for tenant in await mesh.list_tenants()]
         while len(tenants) < 3:
             quota = ResourceQuota(
@@ -137,6 +181,7 @@ async def live(database: str, ready: int, mode: str) -> None:
             await mesh.set_weight(tenants[-1], 4 ** (len(tenants) - 1))
         if mode == "submit":
             await until_no_task_is_on_its_last_chance(mesh)
+            fate.is_armed = True
         os.write(ready, b"R")
         if mode == "submit":
             await submit_for_ever(mesh, tenants)

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from synergymesh.testing.faults import FAULT_POINTS
+
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
 
-KILLS = 50
+KILLS = 50 - len(FAULT_POINTS)
+KILLS_IN_THE_LONG_SUITE = 200
 KILLS_AT_THE_BEGIN = 6
 """Kills that hit a process before it is ready: while it opens the database and takes up what is open."""
 
@@ -33,7 +36,9 @@ def effects_of(directory: Path) -> list[tuple[int, str, Effect]]:
     return found
 
 
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(KILLS_IN_THE_LONG_SUITE, marks=pytest.mark.soak)])
 def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
+    kills: int,
     new_program: Callable[[], Any],
     look: Callable[[str], list[Any]],
     errors_of: Callable[[], str],
@@ -48,9 +53,25 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
     committed_at: dict[tuple[str, str], int] = {}
     open_when_killed = 0
     program = new_program()
-    for kill in range(KILLS + KILLS_AT_THE_BEGIN):
-        program.start("submit")
-        if kill >= 10 and kill % 6 == 0 and kill // 6 <= KILLS_AT_THE_BEGIN + 1:
+    points = [*FAULT_POINTS]
+    dice.shuffle(points)
+    dooms = {10 + number * 2: point for number, point in enumerate(points)}  # among the others
+    reached = []
+    for kill in range(kills + KILLS_AT_THE_BEGIN + len(points)):
+        doom = dooms.get(kill)
+        if doom is not None:
+            often = doom.startswith(("commit", "result", "submission", "end.", "dispatch", "task", "outcome"))
+            mode = "finish" if doom.startswith("end_incarnation") else "submit"
+            program.start(f"{mode}@{doom} {dice.randint(1, 20) if often else 1}")
+            if program.ends_within(20):
+                assert program.returncode == -9, f"{shown}, {doom}: {errors_of()}"
+                reached.append(doom)
+        else:
+            program.start("submit")
+        nobody_is_on_his_last_chance = kill and (look("SELECT max(crashes) FROM tasks")[0][0] or 0) < 2
+        if doom is not None:
+            pass
+        elif nobody_is_on_his_last_chance and kill >= 10 and kill % 6 == 0 and kill // 6 <= KILLS_AT_THE_BEGIN + 1:
             time.sleep(dice.uniform(0.0, 0.02))
         else:
             assert program.becomes_ready(), f"{shown}, kill {kill}: {errors_of()}"
@@ -101,12 +122,13 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
     check_order(look, shown)
 
     figures = {
-        "kills": KILLS + KILLS_AT_THE_BEGIN,
+        "kills": kills + KILLS_AT_THE_BEGIN + len(points),
+        "of them at a fault point": len(reached),
         "runs": len(runs),
         "acknowledged": len(acknowledged),
         "tasks": len(rows),
         "attempts": len(effects_seen),
-        "open runs at a kill": open_when_killed // (KILLS + KILLS_AT_THE_BEGIN),
+        "open runs at a kill": open_when_killed // (kills + KILLS_AT_THE_BEGIN + len(points)),
         "tasks during which it died, most for one": suspected[0],
         "seconds of killing": round(killed, 1),
         "seconds": round(time.monotonic() - began, 1),
@@ -115,7 +137,8 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
         record_property(name, value)
     with capsys.disabled():
         print(f"\n  {figures}", end="")
-    assert open_when_killed / KILLS >= 50, f"{shown}: there was too little to do to show anything"
+    assert len(reached) >= len(points) - 1, f"{shown}: {set(points) - set(reached)}"
+    assert open_when_killed / kills >= 50, f"{shown}: there was too little to do to show anything"
     assert len(effects_seen) > len(rows) * 1.01, f"{shown}: nothing was interrupted"
 
 

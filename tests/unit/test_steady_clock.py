@@ -51,3 +51,19 @@ def test_it_never_goes_back_never_stands_still_and_is_never_behind_the_clock(mov
         assert now >= before + seconds * SECOND
         assert now >= hands.now()
         before = now
+
+
+def test_the_smallest_steps_add_up_while_it_is_ahead() -> None:
+    hands = Hands()
+    passed = [0.0]
+    clock = SteadyClock(hands, lambda: passed[0])
+    hands.offset = -3_600
+    clock.now()
+    hands.offset = 0
+    begin = clock.now()
+    hands.offset = -3_600
+    clock.now()
+    for _ in range(1_000):
+        passed[0] += 0.9e-9
+        clock.now()
+    assert 890 <= clock.now() - begin <= 910

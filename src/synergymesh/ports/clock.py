@@ -41,7 +41,8 @@ class SteadyClock:
         self._stopwatch = stopwatch
         self._last: Instant = 0
         self._ahead = False
-        self._passed = 0.0
+        self._set_back_at: Instant = 0
+        self._since = 0.0
 
     def now(self) -> Instant:
         """Give the present moment in nanoseconds since 1970 (UTC); never earlier than before."""
@@ -51,11 +52,10 @@ class SteadyClock:
                 self._last = shown
                 return shown
             self._ahead = True
-            self._passed = self._stopwatch()
+            self._set_back_at = self._last
+            self._since = self._stopwatch()
             return self._last
-        passed = self._stopwatch()
-        self._last += int((passed - self._passed) * SECOND)
-        self._passed = passed
+        self._last = self._set_back_at + int((self._stopwatch() - self._since) * SECOND)
         if shown >= self._last:
             self._last = shown
             self._ahead = False

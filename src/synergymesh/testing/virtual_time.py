@@ -23,6 +23,14 @@ class Deadlock(RuntimeError):
     """Nothing is ready and no timer is set: whoever still waits, waits for ever."""
 
 
+CALLBACKS_AT_ONCE_MAX = 200_000
+"""So many callbacks without a moment's rest mean that time will never pass again."""
+
+
+class Livelock(RuntimeError):
+    """Callbacks ask for callbacks for ever, and time never passes."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Run callbacks in the order in which they were asked for; when there is none, go on to the next timer.
 
@@ -42,6 +50,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._seconds = seconds
         self.idle: Callable[[], None] = _nothing
         self.callbacks = 0
+        self._since = 0
 
     def time(self) -> float:
         """Give the virtual seconds."""
@@ -66,6 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if ready:
                     return
                 self._seconds = due
+                self._since = self.callbacks
         self._forget_cancelled()
         while timers and timers[0].when() <= self._seconds:
             timer: Any = heapq.heappop(timers)
@@ -78,6 +88,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle: Any = ready.popleft()
             if not handle._cancelled:
                 self.callbacks += 1
+                if self.callbacks - self._since > CALLBACKS_AT_ONCE_MAX:
+                    raise Livelock(f"time stands still, and this is called for ever: {handle!r}.")
                 handle._run()
 
     def _forget_cancelled(self) -> None:

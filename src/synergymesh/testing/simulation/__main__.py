@@ -9,13 +9,24 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from math import inf
+from pathlib import Path
 from random import SystemRandom
 
 from synergymesh.testing.simulation.options import Options
+from synergymesh.testing.simulation.planted import BUGS, hunt
 from synergymesh.testing.simulation.violation import Violation
 from synergymesh.testing.simulation.world import World, simulate
 
 USAGE = 2
+
+SAID_SECONDS = 10.0
+"""Pause between two lines about how far it is."""
+
+SEEDS_PER_BUG = 500
+"""Worlds in which a planted bug is looked for: as many as the normal test suite has."""
+
+BEGIN, END = "<!-- planted bugs -->\n", "<!-- /planted bugs -->"
 
 
 def replay(seed: int) -> int:
@@ -33,26 +44,46 @@ def replay(seed: int) -> int:
     return 0
 
 
-def soak(seconds: float, first: int | None = None) -> int:
-    """Try one world after the other; stop at the first that breaks something."""
+def soak(seconds: float, count: float, first: int | None = None) -> int:
+    """Try one world after the other, for so long or so many; stop at the first that breaks something."""
     seed = begin = SystemRandom().randrange(2**40) if first is None else first
-    began = time.monotonic()
-    said = began
+    began = said = time.monotonic()
     deaths: Counter[str] = Counter()
-    while (now := time.monotonic()) - began < seconds:
+    lives = runs = attempts = 0
+    while (now := time.monotonic()) - began < seconds and seed - begin < count:
         try:
-            deaths.update(simulate(seed).deaths)
+            report = simulate(seed)
         except Violation as violation:
             print(violation)
             return 1
+        deaths.update(report.deaths)
+        lives, runs, attempts = lives + report.lives, runs + report.runs, attempts + report.attempts
         seed += 1
-        if now - said > 10:
+        if now - said > SAID_SECONDS:
             said = now
             print(f"{seed - begin:,} seeds from {begin}, {(seed - begin) / (now - began):.1f} seeds/s", flush=True)
     spent = time.monotonic() - began
     print(f"{seed - begin:,} seeds from {begin} in {spent:.0f} s: {(seed - begin) / spent:.1f} seeds/s, all held")
+    print(f"{lives:,} lives, {deaths.total():,} deaths, {runs:,} runs, {attempts:,} attempts")
     print("deaths: " + ", ".join(f"{count} at {point}" for point, count in deaths.most_common()))
     return 0
+
+
+def bugs(path: Path | None) -> int:
+    """Plant every bug and look for the first world that catches it; write the table into a document."""
+    rows = ["| planted bug | caught by | after seeds |", "|---|---|---|"]
+    missed = 0
+    for bug in BUGS:
+        catch = hunt(bug, range(SEEDS_PER_BUG))
+        missed += catch is None
+        found = "**missed** | " if catch is None else f"{catch.invariant} | {catch.seeds}"
+        rows.append(f"| {bug.what} | {found} |")
+        print(f"{bug.name}: {'missed' if catch is None else f'{catch.invariant} after {catch.seeds}'}", flush=True)
+    if path is not None:
+        before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        path.write_text(before + BEGIN + "\n".join(rows) + "\n" + END + after, encoding="utf-8")
+    return 1 if missed else 0
 
 
 def main(arguments: list[str]) -> int:
@@ -60,10 +91,12 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["replay", seed]:
             return replay(int(seed))
-        case ["soak", seconds]:
-            return soak(float(seconds))
-        case ["soak", seconds, first]:
-            return soak(float(seconds), int(first))
+        case ["soak", seconds, *first]:
+            return soak(float(seconds), inf, *map(int, first))
+        case ["seeds", count, *first]:
+            return soak(inf, int(count), *map(int, first))
+        case ["bugs", *file]:
+            return bugs(Path(file[0]) if file else None)
     print(__doc__, file=sys.stderr)
     return USAGE
 

@@ -18,6 +18,7 @@ class Options:
         tenants: at the beginning.
         submissions: of workflows.
         slots: tasks at a time over all tenants.
+        window: waiting runs of a tenant that are in memory.
         store_errors: share of the store's calls that fail, half of them after they were done.
         store_delays: share of the store's calls that take up to two seconds.
         outages: longer times during which every commit fails.
@@ -36,6 +37,7 @@ class Options:
     tenants: int
     submissions: int
     slots: int
+    window: int = 1_000
     store_errors: float = 0.0
     store_delays: float = 0.0
     outages: int = 0
@@ -63,6 +65,7 @@ class Options:
             "late_reports": dice.choice((0.0, 0.05)),
             "twice_reports": dice.choice((0.0, 0.1)),
             "bad_neighbours": dice.choice((0.0, 0.05)),
+            "window": dice.choice((1, 3, 1_000)),
         }
         for name, values in _KINDS[kind][1].items():
             drawn[name] = dice.choice(values)
@@ -80,8 +83,8 @@ _KINDS: dict[str, tuple[int, dict[str, tuple[float, ...]]]] = {
     "deaths": (25, {**_DEATHS, "poison": (0.0, 0.0, 0.03), "pauses": (0, 1)}),
     "limits": (12, {"submissions": (10, 20), "deaths": (0, 1, 2), "store_errors": (0.0, 0.05)}),
     "churn": (14, {"tenants": (2, 3, 4), "deaths": (0, 1, 2), "store_errors": (0.0, 0.05), "restarts": (0, 1)}),
-    "hours": (3, {"seconds": (3_900.0,), "tenants": (1,), "submissions": (30,), "deaths": (1, 3)}),
+    "hours": (5, {"seconds": (150.0, 150.0, 3_900.0), "tenants": (1,), "submissions": (30,), "deaths": (1, 3)}),
     "fair": (5, {"seconds": (5.0,), "tenants": (2, 3), "slots": (1, 2, 3), "submissions": (0,), **_PUNCTUAL}),
-    "clocks": (6, {"clock_steps": (1, 3), "deaths": (0, 1)}),
+    "clocks": (8, {"clock_steps": (2, 4), "submissions": (12, 18), "deaths": (0, 1)}),
 }
 """For each kind: how often it is drawn, and what is special about it."""
