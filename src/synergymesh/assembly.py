@@ -137,8 +137,6 @@ def assemble(
     neighbours = Neighbours(scheduler, clock, dice)
     neighbours.waited = statistics.waited
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, neighbours, clock)
-    time_limits = TimeLimits(deadlines, runs, attempts, scheduler, clock)
-    dispatcher.limited_offered = time_limits.offered
     tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
     retry_policies = RetryPolicies(tenants, default_retry)
     runs.policy_of = retry_policies.of
@@ -157,6 +155,9 @@ def assemble(
     admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
     window = Window(store, runs, versions, dispatcher, tenants, clock, runs_max=settings.waiting_runs_in_memory)
+
+    time_limits = TimeLimits(deadlines, runs, attempts, scheduler, store, window, clock)
+    dispatcher.limited_offered = time_limits.offered
 
     def tenant_changed(tenant_id: str) -> None:
         window.tenant_changed(tenant_id)
@@ -190,6 +191,8 @@ def assemble(
     alerts = Alerts(monitoring, statistics, tenants, committer, clock, delivery.tell)
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
     reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
+    maintenance = Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, clock)
+    maintenance.sweep = time_limits.end_overdue
     return Parts(
         store=store,
         executors=executors,
@@ -223,7 +226,7 @@ def assemble(
         versions=versions,
         window=window,
         explaining=Explaining(store, scheduler, runs, versions, window, watching, clock),
-        maintenance=Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, clock),
+        maintenance=maintenance,
         overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
         statistics=statistics,
         neighbours=neighbours,

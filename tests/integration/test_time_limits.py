@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from synergymesh import (
 from synergymesh.domain.definition import WorkflowDefinition
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.retry import Ending
+from synergymesh.engine import maintenance
 from synergymesh.errors import InvalidWorkflow
 from synergymesh.ports.store import CancelRequested, RunStarted
 from synergymesh.store.sqlite import SqliteStore
@@ -165,6 +167,33 @@ async def test_a_run_that_ends_in_time_leaves_no_deadline(mesh: Orchestrator, te
     built.add(quick, timeout=60, total_timeout=60, queue_timeout=60, heartbeat_timeout=60)
     assert await (await mesh.submit(built, tenant=tenant)).result(10) == 1
     assert deadlines_of(mesh) == 0
+
+
+async def test_runs_that_wait_outside_of_the_memory_end_in_time_too(
+    open_mesh: Callable[..., Orchestrator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "TICK_SECONDS", 0.02)
+    let_go = asyncio.Event()
+
+    async def hold() -> None:
+        await let_go.wait()
+
+    late = Workflow("late", queue_timeout=0.1).add(quick)
+    async with open_mesh(workflows=[late]) as mesh:
+        suspended = await narrow_tenant(mesh)
+        handles = [await mesh.submit(late, tenant=suspended, not_before=datetime.now(UTC) + timedelta(seconds=0.3))]
+        await mesh.suspend_tenant(suspended)
+    async with open_mesh(workflows=[late], settings=_settings(waiting_runs_in_memory=1)) as mesh:
+        assert mesh._running.runs.get(handles[0].id) is None
+        narrow = await narrow_tenant(mesh)
+        await mesh.submit(Workflow("h").add(hold), tenant=narrow)
+        handles = [mesh.handle(handles[0].id, tenant=suspended)]
+        handles += [await mesh.submit(late, tenant=narrow) for _ in range(5)]
+        for handle in handles:
+            with pytest.raises(RunTimedOut, match="did not start"):
+                await handle.result(10)
+        assert await mesh.count_open_runs() == 1
+        let_go.set()
 
 
 # --- restarts -------------------------------------------------------------------------------------------------------
@@ -338,6 +367,7 @@ async def test_the_watchdog_names_the_task_that_blocks_the_event_loop_and_shows_
     (said,) = [message for message in messages if "loop is blocked" in message and handle.id in message]
     assert "task_id='computes_for_long'" in said
     assert "in computes_for_long" in said
+    assert "run_forever" not in said
     assert tenant in said
 
 

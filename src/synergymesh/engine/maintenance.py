@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 
 from synergymesh.domain.limits import MINUTE, WINDOW_MINUTES
 from synergymesh.domain.scheduler import Scheduler
@@ -31,6 +31,9 @@ COUNT_TICKS = 4
 
 KEPT_HOURS = 31 * 24
 """Hours that are kept apart: a month, which service levels are reported for, and a day."""
+
+SWEEP_TICKS = 4
+"""Runs that wait for too long outside of the memory are looked for every two seconds."""
 
 PRUNE_TICKS = 120
 
@@ -66,6 +69,7 @@ class Maintenance:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self.purge_is_due = True
+        self.sweep: Callable[[], Awaitable[None]] | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -113,8 +117,16 @@ class Maintenance:
                 self.record_learnt()
             if ticks % ALERT_TICKS == 0:
                 self._alerts.look()
+            if ticks % SWEEP_TICKS == 0 and self.sweep is not None:
+                await self._sweep(self.sweep)
             if self.purge_is_due or ticks % PRUNE_TICKS == 0:
                 await self._delete()
+
+    async def _sweep(self, sweep: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await sweep()
+        except StoreError as error:
+            log.warning("runs that wait for too long could not be looked for; tried again", error=str(error))
 
     async def _delete(self) -> None:
         try:

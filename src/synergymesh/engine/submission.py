@@ -24,6 +24,7 @@ from synergymesh.engine.doubts import Doubts
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.time_limits import start_by
 from synergymesh.engine.versions import Version, Versions
 from synergymesh.engine.window import Window, live_run
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
@@ -180,6 +181,7 @@ class Submission:
             level_of(max(now, earliest), priority),
             version.plan.size,
             current_actor(),
+            start_by(version.plan, now, earliest),
         )
         unit: list[Change] = [row] if version.stored else [version.row(now), row]
         if origin is not NO_ORIGIN:

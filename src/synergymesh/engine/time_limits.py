@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from synergymesh.domain.instants import Instant, from_seconds
+from synergymesh.domain.plan import Plan
 from synergymesh.domain.retry import TIMEOUT_TYPES, Ending, ErrorInfo, TimedOut, TimeLimit, timeout_error
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus
@@ -14,8 +15,12 @@ from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns, encode_json
 from synergymesh.engine.run_limits import RunLimits
+from synergymesh.engine.window import Window
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Committed, TaskFinished, TaskRecord
+from synergymesh.ports.store import Committed, Store, TaskFinished, TaskRecord
+
+OVERDUE_MAX = 500
+"""Runs that are ended at a time; the next ones follow with the next look, seconds later."""
 
 
 class TimeLimits:
@@ -31,12 +36,16 @@ class TimeLimits:
         runs: OpenRuns,
         attempts: Attempts,
         scheduler: Scheduler[LiveRun],
+        store: Store,
+        window: Window,
         clock: Clock,
     ) -> None:
         self._deadlines = deadlines
         self._runs = runs
         self._attempts = attempts
         self._scheduler = scheduler
+        self._store = store
+        self._window = window
         self._clock = clock
         runs.limited_started = self.started
 
@@ -99,6 +108,19 @@ class TimeLimits:
                 for position in run.state.startable()
             }
         )
+
+    async def end_overdue(self) -> None:
+        """End the runs that had to start by now and wait where nothing of them is in memory.
+
+        They are behind their tenant's window, their tenant is suspended, or their functions are missing.
+        """
+        for run_id in await self._store.list_overdue_runs(self._clock.now(), OVERDUE_MAX):
+            if self._runs.get(run_id) is not None:
+                continue  # its own deadline ends it
+            run = await self._window.fetch(run_id, None)
+            limits = None if run is None else run.version.plan.limits
+            if run is not None and limits is not None and limits.queue_timeout is not None:
+                self._end_run(run, limits.queue_timeout, run_waited_too_long(limits.queue_timeout))
 
     def catch_up(self) -> None:
         """End what was over time when its run was taken up again, before any of it can start."""
@@ -184,6 +206,13 @@ class TimeLimits:
 def due_to_start(run: LiveRun) -> Instant:
     """Give the moment from which a run waits for its start."""
     return max(run.created_at, run.not_before)
+
+
+def start_by(plan: Plan, created_at: Instant, not_before: Instant) -> Instant:
+    """Give the moment until which a run has to be begun; 0 for none."""
+    if plan.limits is None or plan.limits.queue_timeout is None:
+        return 0
+    return max(created_at, not_before) + from_seconds(plan.limits.queue_timeout)
 
 
 def run_waited_too_long(seconds: float) -> ErrorInfo:

@@ -15,7 +15,7 @@ from synergymesh.logs import Log
 from synergymesh.ports.task_context import TaskContext
 
 STACK_FRAMES_MAX = 30
-"""Frames of the culprit that are reported, the innermost ones: what is outside of them is the event loop."""
+"""Frames of the culprit that are reported, the innermost ones: a recursion fills no log."""
 
 log = Log("synergymesh.engine")
 
@@ -94,7 +94,11 @@ class Watchdog:
 
 
 def stack_of(frame: FrameType | None) -> str:
-    """Give the innermost frames of a stack as text."""
+    """Give the innermost frames of a stack as text, those of the event loop around them left out."""
     if frame is None:
         return ""
-    return "".join(traceback.format_list(traceback.extract_stack(frame)[-STACK_FRAMES_MAX:]))
+    frames = traceback.extract_stack(frame)
+    outside = max(
+        (number for number, each in enumerate(frames) if each.filename == asyncio.events.__file__), default=-1
+    )
+    return "".join(traceback.format_list(frames[outside + 1 :][-STACK_FRAMES_MAX:]))

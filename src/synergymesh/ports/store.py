@@ -140,7 +140,7 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     """A run is acknowledged. `input` is a JSON object; ids sort by the time of creation.
 
     `level` and then the id give its place among the waiting runs of its tenant, the smallest first; `tasks` is how many
-    it has.
+    it has. `start_by` is the moment until which it has to be begun, 0 for none.
 
     With an `idempotency_key` that the tenant has used, nothing is written and `commit` answers with the earlier run.
     """
@@ -157,6 +157,7 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     level: int = 0
     tasks: int = 1
     by: Actor | None = None
+    start_by: Instant = 0
 
 
 class RunLinked(msgspec.Struct, frozen=True, gc=False):
@@ -691,6 +692,10 @@ class Store(AuditLog, Protocol):
 
     async def list_later_runs(self, tenant_id: str, *, after: Instant, limit: int) -> list[RunRecord]:
         """Give the tenant's waiting runs that may not start before a moment behind `after`, by (that moment, id)."""
+        ...
+
+    async def list_overdue_runs(self, now: Instant, limit: int) -> list[str]:
+        """Give the ids of runs of all tenants that are not begun and had to be by now, those most overdue first."""
         ...
 
     async def list_begun_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.store import RunRecord, WaitingRecord
 from synergymesh.store.reads import Query, select, visible
-from synergymesh.store.schema import LATER_RUN, WAITING_RUN, runs
+from synergymesh.store.schema import LATER_RUN, OVERDUE_RUN, WAITING_RUN, runs
 from synergymesh.store.statements import compile_query
 
 _FIELDS = RunRecord.__struct_fields__
@@ -65,6 +65,19 @@ _counted = (
 )
 _COUNTS = compile_query(sa.select(sa.func.json_group_array(sa.func.json_array(*_counted.columns))))
 _decode_counts = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
+
+
+_OVERDUE = compile_query(
+    visible(sa.select(runs.c.run_id), runs, False)
+    .where(sa.text(OVERDUE_RUN), runs.c.start_by <= sa.bindparam("now"))
+    .order_by(runs.c.start_by, runs.c.run_id)
+    .limit(sa.bindparam("limit"))
+)
+
+
+def list_overdue_runs(connection: sqlite3.Connection, now: Instant, limit: int) -> list[str]:
+    """Give the ids of runs that are not begun and had to be by now, those most overdue first."""
+    return [run_id for (run_id,) in connection.execute(_OVERDUE, {"now": now, "limit": max(0, limit)})]
 
 
 def list_waiting_runs(

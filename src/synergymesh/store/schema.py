@@ -59,6 +59,9 @@ WAITING_RUN = f"{_PENDING} AND cancel_requested_at IS NULL"
 LATER_RUN = f"{WAITING_RUN} AND not_before > created_at"
 """The condition of a waiting run that was submitted for later."""
 
+OVERDUE_RUN = f"{WAITING_RUN} AND start_by > 0"
+"""The condition of a run that is not begun, and has to be by a certain moment."""
+
 BEGUN_RUN = f"{_OPEN} AND (NOT {_PENDING} OR cancel_requested_at IS NOT NULL)"
 """The condition of every other open run."""
 
@@ -195,6 +198,7 @@ runs = Table(
     Column("recoveries", BigInteger, nullable=False, server_default="0"),
     Column("level", BigInteger, nullable=False, server_default="0"),
     Column("tasks", BigInteger, nullable=False, server_default="1"),
+    Column("start_by", BigInteger, nullable=False, server_default="0"),
     Column("retry_of", Text),
     Column("replay_of", Text),
     Column("pruned_at", BigInteger),
@@ -228,6 +232,12 @@ Index(
     runs.c.not_before,
     runs.c.run_id,
     sqlite_where=text(LATER_RUN),
+)
+Index(
+    "ix_runs_start_by",
+    runs.c.start_by,
+    runs.c.run_id,
+    sqlite_where=text(OVERDUE_RUN),
 )
 Index("ix_runs_begun", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(BEGUN_RUN))
 

@@ -180,6 +180,10 @@ class _ReadVerbs:
         """Give the tenant's waiting runs that may not start before a moment behind `after`, by (that moment, id)."""
         return await self._read(backlog_reads.list_later_runs, tenant_id, after, limit)
 
+    async def list_overdue_runs(self, now: Instant, limit: int) -> list[str]:
+        """Give the ids of runs of all tenants that are not begun and had to be by now, those most overdue first."""
+        return await self._read(backlog_reads.list_overdue_runs, now, limit)
+
     async def list_begun_runs(self, *, after: str | None, limit: int) -> list[RunRecord]:
         """Give the open runs that are begun, oldest first, those with a greater id than `after`."""
         return await self._read(reads.list_begun_runs, after, limit)

@@ -276,6 +276,7 @@ def create_runs(unclean_ends: int) -> ManyRows:
             "created_at",
             "level",
             "tasks",
+            "start_by",
         ],
     )
 

@@ -169,3 +169,22 @@ class BacklogContract:
         assert await store.list_begun_runs(after=None, limit=10) == []
         assert await store.list_waiting_counts() == [WaitingRecord(BETA, 1, 1)]
         assert await store.count_waiting_before(ACME, 9, "") == 0
+
+    async def test_runs_that_had_to_be_begun_by_now_are_found_those_most_overdue_first(self, store: Store) -> None:
+        await record(
+            store,
+            created("run-1", start_by=50),
+            created("run-2", BETA, start_by=40),
+            created("run-3"),
+            created("run-4", start_by=61),
+            created("run-5", start_by=30),
+            created("run-6", start_by=20),
+            created("run-7", start_by=50),
+        )
+        await record(store, RunStarted("run-5", ACME, 25), CancelRequested("run-6", ACME, 15))
+        assert await store.list_overdue_runs(60, 10) == ["run-2", "run-1", "run-7"]
+        assert await store.list_overdue_runs(60, 1) == ["run-2"]
+        assert await store.list_overdue_runs(39, 10) == []
+        assert await store.list_overdue_runs(60, 0) == []
+        await record(store, TenantStatusChanged(BETA, TenantStatus.DELETED, 3_000))
+        assert await store.list_overdue_runs(61, 10) == ["run-1", "run-7", "run-4"]
