@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.queue_views import TenantView
     from synergymesh.domain.quota import ResourceQuota
     from synergymesh.domain.retry import RetryPolicy
+    from synergymesh.domain.simulation import PlannedRun, PlannedTask
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
     from synergymesh.domain.tenants import Tenant, TenantTier
     from synergymesh.domain.timeline import Timeline
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
     from synergymesh.engine.overview import Overview, TenantActivity
     from synergymesh.engine.views import BreakerView, LingeringAttempt, Run, RunTask
+    from synergymesh.engine.what_if import TenantChange, WhatIf
     from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
     from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, RunTimedOut, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
@@ -53,6 +55,7 @@ _HOMES = {
     "synergymesh.domain.breaker": ("BreakerPolicy",),
     "synergymesh.domain.definition": ("Dependency",),
     "synergymesh.domain.retry": ("RetryPolicy",),
+    "synergymesh.domain.simulation": ("PlannedRun", "PlannedTask"),
     "synergymesh.domain.states": (
         "ExecutionStatus",
         "TenantStatus",
@@ -73,6 +76,7 @@ _HOMES = {
     "synergymesh.engine.events": ("RunEvent",),
     "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
     "synergymesh.engine.overview": ("Overview", "TenantActivity"),
+    "synergymesh.engine.what_if": ("TenantChange", "WhatIf"),
     "synergymesh.engine.views": (
         "BreakerView",
         "LingeringAttempt",
@@ -141,6 +145,8 @@ __all__ = [
     "Neighbour",
     "Orchestrator",
     "Overview",
+    "PlannedRun",
+    "PlannedTask",
     "Redriven",
     "Registry",
     "ResourceQuota",
@@ -161,6 +167,7 @@ __all__ = [
     "TaskExplanation",
     "Tenant",
     "TenantActivity",
+    "TenantChange",
     "TenantConfig",
     "TenantHealth",
     "TenantStatus",
@@ -168,6 +175,7 @@ __all__ = [
     "TenantView",
     "TierSettings",
     "Timeline",
+    "WhatIf",
     "Workflow",
     "current_task",
     "given",

@@ -30,6 +30,7 @@ from synergymesh.engine.monitoring import Monitoring
 from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.overview import Overviews
+from synergymesh.engine.recordings import Recordings
 from synergymesh.engine.recovery import Recovery
 from synergymesh.engine.reruns import Reruns
 from synergymesh.engine.retry_policies import RetryPolicies
@@ -40,6 +41,7 @@ from synergymesh.engine.time_limits import TimeLimits
 from synergymesh.engine.versions import Versions
 from synergymesh.engine.watchdog import Watchdog
 from synergymesh.engine.watching import Watching
+from synergymesh.engine.what_if import WhatIfs
 from synergymesh.engine.window import Window
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.executors.thread import ThreadExecutor
@@ -99,6 +101,7 @@ class Parts:
     neighbours: Neighbours
     overviews: Overviews
     housekeeping: Housekeeping
+    what_ifs: WhatIfs
 
 
 def assemble(
@@ -227,7 +230,8 @@ def assemble(
         window=window,
         explaining=Explaining(store, scheduler, runs, versions, window, watching, clock),
         maintenance=maintenance,
-        overviews=Overviews(scheduler, tenants, runs.backlog, neighbours, clock),
+        overviews=Overviews(scheduler, tenants, runs.backlog, window, neighbours, clock),
+        what_ifs=WhatIfs(Recordings(store, settings.task_request()), tenants, clock),
         statistics=statistics,
         neighbours=neighbours,
         monitoring=monitoring,

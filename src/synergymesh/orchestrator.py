@@ -13,13 +13,14 @@ from synergymesh.domain.actors import Actor
 from synergymesh.domain.alerts import Condition
 from synergymesh.domain.breaker import BreakerPolicy
 from synergymesh.domain.definition import WorkflowDefinition
-from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.limits import Capacity, CohortShare
 from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.payload import decode
 from synergymesh.domain.queue_views import TenantView
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.service_levels import ServiceLevel
+from synergymesh.domain.simulation import PlannedRun
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantTier
 from synergymesh.domain.timeline import Timeline
@@ -46,6 +47,7 @@ from synergymesh.engine.views import (
     summary,
     task_views,
 )
+from synergymesh.engine.what_if import TenantChange, WhatIf
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut, StoreCorrupt
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
@@ -689,6 +691,36 @@ class Orchestrator(RunControl):
             StoreError: the database cannot be read or written now.
         """
         return await self._running.housekeeping.prune()
+
+    async def what_if(
+        self,
+        tenants: Mapping[str, TenantChange] | None = None,
+        *,
+        capacity: Capacity | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        workload: Iterable[PlannedRun] | None = None,
+        tenant: str | None = None,
+    ) -> WhatIf:
+        """Replay runs on a virtual clock as things are and as they would be, through the very same scheduler.
+
+        The replay runs in a thread and takes turns with the event loop; `synergymesh what-if` replays in a process of
+        its own. Delays between attempts, pauses and learnt durations are not replayed.
+
+        Args:
+            tenants: by id, another tier, quota or weight.
+            capacity: in place of the present one.
+            since: recorded runs that were submitted from then on; aware. The last 24 hours before `until` by default.
+            until: and before then; now by default.
+            workload: declared runs instead of recorded ones.
+            tenant: who asks; it changes and sees only its own. None for the operator.
+
+        Raises:
+            FeatureNotEnabled: the asking tenant's tier has no `advanced_analytics`.
+            UnknownTenant: a change or a run is of a tenant that there is not, or that is not the asker's.
+            InvalidRequest: a value cannot be accepted, nothing is different, or too many tasks ran in that time.
+        """
+        return await self._running.what_ifs.ask(tenants or {}, capacity, since, until, workload, tenant)
 
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
         """Give the handle of a run that was submitted earlier, by another process say."""

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,33 @@ async def test_why_gives_the_blockers_with_their_figures_and_what_to_do(
         await run.result(5)
         assert await ran("why", run.id) == 0
         assert "It is over." in capsys.readouterr().out
+
+
+async def test_what_is_not_in_memory_is_counted_and_explained(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gate = asyncio.Event()
+
+    async def hold() -> None:
+        await gate.wait()
+
+    async with Orchestrator("sqlite:///mesh.db") as mesh:
+        quota = ResourceQuota(max_concurrent_tasks=1, rate_limit_per_second=1_000_000, max_tasks_per_hour=1_000_000)
+        tenant = (await mesh.create_tenant("Acme", quota=quota)).tenant_id
+        graph = wide(1, hold)
+        runs = 2_500
+        handles = await asyncio.gather(*(mesh.submit(graph, tenant=tenant) for _ in range(runs)))
+        parts = mesh._parts
+        assert parts is not None
+        await until(lambda: parts.dispatcher.scheduler.running == 1)
+        assert parts.window.tasks_in_store(tenant) > 0
+        (activity,) = (await mesh.overview()).tenants
+        assert (activity.queue.running, activity.queue.waiting, activity.open_tasks) == (1, runs - 1, runs)
+        assert await ran("why", handles[-1].id) == 0
+        said = capsys.readouterr().out
+        # the one that runs is not among them, once its start is recorded
+        assert re.search(rf"backlog of Acme \({tenant}\): 2,49[89] runs first", said)
+        gate.set()
+        for handle in handles:
+            await handle.result(60)
 
 
 async def test_why_and_queue_of_a_database_that_nobody_executes_tell_what_is_stored(

@@ -29,6 +29,7 @@ from synergymesh.cli.reruns import replay, retry
 from synergymesh.cli.run import resume, run
 from synergymesh.cli.runs import cancel, runs, show
 from synergymesh.cli.timeline import timeline
+from synergymesh.cli.what_if import what_if
 from synergymesh.cli.why import why
 from synergymesh.errors import SynergyMeshError
 
@@ -78,7 +79,9 @@ def synergymesh(
 
 
 def _add(group: typer.Typer, command: Callable[..., None], *examples: str) -> None:
-    group.command(epilog="\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples))(command)
+    group.command(
+        command.__name__.replace("_", "-"), epilog="\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+    )(command)
 
 
 _add(
@@ -99,6 +102,13 @@ _add(app, show, "synergymesh show last", "synergymesh show run-18c3a5f0e1b2c3d4a
 _add(app, why, "synergymesh why last", "synergymesh why run-18c3a5f0e1b2c3d4aabbccdd --json")
 _add(app, queue, "synergymesh queue", "synergymesh queue --limit 1000 --json")
 _add(app, top, "synergymesh top", "synergymesh top --limit 20 --database sqlite:///mesh.db")
+_add(
+    app,
+    what_if,
+    "synergymesh what-if --tenant Acme --tier professional",
+    "synergymesh what-if --tenant Acme --max-concurrent-tasks 50 --last 7d --json",
+    "synergymesh what-if --slots 512 --workload next-year.json",
+)
 _add(app, cancel, "synergymesh cancel run-18c3a5f0e1b2c3d4aabbccdd")
 _add(app, logs, "synergymesh logs last", "synergymesh logs run-18c3a5f0e1b2c3d4aabbccdd charge --json")
 _add(app, health, "synergymesh health", "synergymesh health Acme --json")

@@ -13,6 +13,7 @@ import typer
 from synergymesh.cli import output
 from synergymesh.cli.endings import Ended
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
+from synergymesh.cli.why import NOT_EXECUTED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -111,7 +112,7 @@ def _print_stored(database: str, limit: int, *, as_json: bool) -> None:
     if as_json:
         output.say_json({"executed": False, "tenants_total": len(rows), "tenants": rows[:limit]})
         return
-    output.note("no process executes this database: nothing starts. `synergymesh resume` goes on with it.")
+    output.note(NOT_EXECUTED)
     if not rows:
         output.note("there is no tenant")
         return

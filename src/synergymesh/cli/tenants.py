@@ -96,7 +96,7 @@ def create(
     from synergymesh.local.verbs import CREATE_TENANT, LIST_TENANTS
     from synergymesh.settings import read_settings
 
-    limits = _limits(context)
+    limits = limits_said(context)
     quota = None
     if limits:
         plans = read_settings().tier_plans()
@@ -139,7 +139,7 @@ def change(
     """Give a tenant another plan, other limits, another weight or retention, or throttle it."""
     from synergymesh.local import verbs
 
-    limits = _limits(context)
+    limits = limits_said(context)
     days = None if retention_days in (None, PLAN) else _days(str(retention_days))
 
     async def apply(mesh: Asking, tenant_id: str) -> Tenant:
@@ -211,10 +211,10 @@ def _days(text: str) -> float:
         ) from None
 
 
-def _limits(context: typer.Context) -> dict[str, int]:
+def limits_said(context: typer.Context) -> dict[str, int]:
     """Give the limits of a quota that were said as options."""
     names = [field.name for field in dataclasses.fields(ResourceQuota)]
-    return {name: context.params[name] for name in names if context.params[name] is not None}
+    return {name: context.params[name] for name in names if context.params.get(name) is not None}
 
 
 async def _read(database: str) -> list[Tenant]:

@@ -24,7 +24,9 @@ TASKS_SHOWN_MAX = 20
 
 NAMES_SHOWN_MAX = 5
 
-NOT_EXECUTED = "no process executes this database: nothing starts. `synergymesh resume` goes on with it."
+NOT_EXECUTED = (
+    "no process executes this database, or it answers no others (local_socket). `synergymesh resume` goes on with it."
+)
 
 
 def why(
@@ -152,8 +154,8 @@ def describe(blocker: Blocker, names: Mapping[str, str], waits_for: Sequence[str
     parts = [blocker.reason.value]
     if blocker.level:
         parts.append(f"of {names.get(blocker.level, '?')} ({blocker.level})")
-    if blocker.resource == "tasks" and blocker.asked is not None:
-        parts.append(f": {_counted(blocker.asked, 'task')} first")
+    if blocker.resource in ("tasks", "runs") and blocker.asked is not None:
+        parts.append(f": {_counted(blocker.asked, blocker.resource.removesuffix('s'))} first")
     elif blocker.limit is not None:
         parts.append(f": {blocker.resource} limit {blocker.limit:,}, used {blocker.used:,}, asked {blocker.asked:,}")
     elif blocker.resource:

@@ -126,35 +126,48 @@ def can_ever_run(queue: Queue[WorkT], request: Request) -> bool:
     return True
 
 
-def own_blockers(member: Member[WorkT], request: Request, now: Instant, *, recorded: bool) -> Iterator[Blocker]:
-    """Give what a member's own limits have against a task."""
+def own_blockers(member: Member[WorkT], request: Request, now: Instant, *, recorded: bool) -> list[Blocker]:
+    """Give what a member's own limits have against a task, in the order in which they are looked at."""
     name = member.tenant_id
-    if member.paused:
-        yield Blocker(reason=Reason.PAUSED, level=name)
-    limit = member.limits.per_hour
-    if limit is not None:
-        hour = member.hour
-        spent = 0 if hour is None else hour.spent
-        if hour is None or not hour.has_room(now):
-            room_at = now if hour is None else hour.next_room(now)
-            if room_at > now or recorded:
-                until = room_at if room_at > now else None
-                yield Blocker(
-                    reason=Reason.HOUR_LIMIT,
-                    level=name,
-                    resource="starts_per_hour",
-                    limit=limit,
-                    used=spent,
-                    asked=1,
-                    until=until,
-                )
+    blockers = [Blocker(reason=Reason.PAUSED, level=name)] if member.paused else []
+    if member.running >= member.slots:
+        blockers.append(_over(Reason.CONCURRENCY, name, "slots", member.slots, member.running, 1))
+    hour = _hour_blocker(member, now)
+    if hour is not None and hour.until is not None:
+        blockers.append(hour)
     for reason, resource, most, used, asked in (
-        (Reason.CONCURRENCY, "slots", member.slots, member.running, 1),
         (Reason.MEMORY, "memory_mb", member.memory, member.memory_used, request.memory_mb),
         (Reason.CPU, "cpu_millis", member.cpu, member.cpu_used, request.cpu_millis),
     ):
         if used + asked > most:
-            yield Blocker(reason=reason, level=name, resource=resource, limit=most, used=used, asked=asked)
+            blockers.append(_over(reason, name, resource, most, used, asked))
+    if hour is not None and hour.until is None and recorded and not blockers:
+        blockers.append(hour)  # for the moment until the start is written down; behind anything else it is none
+    return blockers
+
+
+def _over(reason: Reason, level: str, resource: str, limit: int, used: int, asked: int) -> Blocker:
+    return Blocker(reason=reason, level=level, resource=resource, limit=limit, used=used, asked=asked)
+
+
+def _hour_blocker(member: Member[WorkT], now: Instant) -> Blocker | None:
+    """Give what the rolling hour has against a start; without `until`, it is only not reserved yet."""
+    limit = member.limits.per_hour
+    if limit is None:
+        return None
+    hour = member.hour
+    if hour is not None and hour.has_room(now):
+        return None
+    room_at = now if hour is None else hour.next_room(now)
+    return Blocker(
+        reason=Reason.HOUR_LIMIT,
+        level=member.tenant_id,
+        resource="starts_per_hour",
+        limit=limit,
+        used=0 if hour is None else hour.spent,
+        asked=1,
+        until=room_at if room_at > now else None,
+    )
 
 
 def shared_blockers(root: Cohort[WorkT], member: Member[WorkT], request: Request) -> Iterator[Blocker]:

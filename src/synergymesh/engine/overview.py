@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from heapq import nlargest
 
@@ -19,6 +19,7 @@ from synergymesh.engine.backlog import Backlog
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.window import Window
 from synergymesh.errors import InvalidRequest, UnknownTenant
 from synergymesh.ports.clock import Clock
 
@@ -76,12 +77,14 @@ class Overviews:
         scheduler: Scheduler[LiveRun],
         tenants: Tenants,
         backlog: Backlog,
+        window: Window,
         neighbours: Neighbours,
         clock: Clock,
     ) -> None:
         self._scheduler = scheduler
         self._tenants = tenants
         self._backlog = backlog
+        self._window = window
         self._neighbours = neighbours
         self._clock = clock
 
@@ -134,7 +137,7 @@ class Overviews:
 
     def _busy(self, tenant: Tenant) -> tuple[int, int, int]:
         running, waiting = self._scheduler.load_of(tenant.tenant_id)
-        return running, waiting, self._backlog.of(tenant.tenant_id)
+        return running, waiting + self._window.tasks_in_store(tenant.tenant_id), self._backlog.of(tenant.tenant_id)
 
     def _describe(
         self, tenants: Iterable[Tenant], weight: int, neighbours: dict[str, Neighbour]
@@ -142,12 +145,13 @@ class Overviews:
         by_id = {tenant.tenant_id: tenant for tenant in tenants}
         for view in self._scheduler.views(by_id, weight, self._clock.now()):
             tenant = by_id[view.tenant_id]
+            waiting = view.waiting + self._window.tasks_in_store(view.tenant_id)
             yield TenantActivity(
                 tenant_id=tenant.tenant_id,
                 tenant_name=tenant.tenant_name,
                 tier=tenant.tier,
                 status=tenant.status,
                 open_tasks=self._backlog.of(tenant.tenant_id),
-                queue=view,
+                queue=replace(view, waiting=waiting),
                 neighbour=neighbours.get(tenant.tenant_id),
             )
