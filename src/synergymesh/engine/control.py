@@ -62,12 +62,12 @@ class Control:
             TenantHasOpenRuns: it has open runs, and force is False.
             InvalidRequest: it has sub-tenants.
         """
-        before = self._tenants.check_childless(tenant_id)
+        self._tenants.check_childless(tenant_id)
         # nothing more is accepted while the runs are counted, so that none is acknowledged and then deleted
-        tenant = await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED)
+        tenant = await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED, asked=False)
         open_runs = await self._store.count_runs(tenant_id=tenant_id, statuses=OPEN)
         if open_runs and not force:
-            await self._tenants.set_status(tenant_id, before.status)
+            await self._tenants.set_status(tenant_id, self._tenants.asked_status(tenant_id), asked=False)
             raise TenantHasOpenRuns(tenant_id, open_runs)
         for run in self._runs:
             if run.tenant_id == tenant.tenant_id:

@@ -64,6 +64,7 @@ class Tenants:
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
         self._limits: dict[str, Limits] = {}
+        self._asked: dict[str, TenantStatus] = {}
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
@@ -186,15 +187,28 @@ class Tenants:
             )
         return tenant
 
-    async def set_status(self, tenant_id: object, status: TenantStatus) -> Tenant:
-        """Suspend, resume or delete a tenant; nothing happens when it is in that state already."""
+    def asked_status(self, tenant_id: str) -> TenantStatus:
+        """Give the status that somebody wanted last, whatever a deletion that is under way has made of it."""
+        return self._asked.get(tenant_id, TenantStatus.ACTIVE)
+
+    async def set_status(self, tenant_id: object, status: TenantStatus, *, asked: bool = True) -> Tenant:
+        """Suspend, resume or delete a tenant; nothing happens when it is in that state already.
+
+        Args:
+            tenant_id: whose.
+            status: the new one.
+            asked: whether somebody wants it so; False for what a deletion does on its way.
+        """
         tenant = self.get(tenant_id)
+        if asked:
+            self._asked[tenant.tenant_id] = status
         if tenant.status is status:
             return tenant
         await self._record(TenantStatusChanged(tenant.tenant_id, status, self._clock.now(), current_actor()))
         if status is TenantStatus.DELETED:
             self._tenants.pop(tenant.tenant_id, None)
             self._limits.pop(tenant.tenant_id, None)
+            self._asked.pop(tenant.tenant_id, None)
             self._scheduler.remove_tenant(tenant.tenant_id)
             if tenant.parent_id is not None:
                 self._children[tenant.parent_id].remove(tenant.tenant_id)
@@ -268,6 +282,7 @@ class Tenants:
         if tenant.parent_id is not None and tenant.tenant_id not in self._tenants:
             self._children.setdefault(tenant.parent_id, []).append(tenant.tenant_id)
         self._tenants[tenant.tenant_id] = tenant
+        self._asked.setdefault(tenant.tenant_id, tenant.status)
         self._limits[tenant.tenant_id] = limits = limits_of(tenant.quota, self.capacity)
         scheduler = self._scheduler
         scheduler.add_tenant(

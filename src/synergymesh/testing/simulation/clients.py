@@ -289,6 +289,8 @@ class Clients:
         self._checker.usage.resuming(tenant_id)
         call = ClientCall("resume", self._names.of(tenant_id))
         answer = await self._call(call, self.mesh.resume_tenant(tenant_id))
+        if call.answer == OK:
+            self._checker.usage.resuming(tenant_id)  # also after a suspension that was asked for meanwhile
         return call.answer == OK or not isinstance(answer, StoreError)
 
     async def delete_tenant(self) -> None:
