@@ -15,6 +15,7 @@ from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.tenants import Tenant, TenantTier
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
+from synergymesh.engine.views import Run
 from synergymesh.errors import InvalidRequest, UnknownTenant
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.portal import Portal
@@ -262,6 +263,49 @@ class EnterpriseSynergyMeshOrchestrator:
         (result,) = await self._execute(tenant_id, [call])
         return result
 
+    def submit(
+        self,
+        workflow: Workflow | str,
+        tenant_id: str,
+        input: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> str:
+        """Submit a durable run of a workflow and give its id; once this returns, the run is never lost.
+
+        Args:
+            workflow: a workflow, or the name of one that the orchestrator was given.
+            tenant_id: whose run it is.
+            input: the workflow's parameters by name; plain JSON.
+            options: `idempotency_key`, `priority`, `not_before` and more, as `Orchestrator.submit` takes them.
+
+        Raises:
+            UnknownTenant, TenantNotActive, UnknownWorkflow, InvalidRequest, FeatureNotEnabled, RateLimitExceeded,
+            BacklogFull, IdempotencyConflict, StoreUnavailable: it is not accepted.
+        """
+        return self._call(self.orchestrator.submit(workflow, tenant=tenant_id, input=input, **options)).id
+
+    def result_of(self, run_id: str, timeout: float | None = None) -> Any:
+        """Wait until a run is final and give what its workflow returned.
+
+        Args:
+            run_id: which.
+            timeout: seconds, None for no limit.
+
+        Raises:
+            UnknownRun: there is none of that id.
+            RunFailed, RunCancelled: it did not succeed.
+            TimeoutError: it is not final yet; it goes on.
+        """
+        return self._call(self.orchestrator.result_of(run_id, timeout=timeout))
+
+    def get_run(self, run_id: str) -> Run:
+        """Give a run with all of its tasks.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
+        return self._call(self.orchestrator.get_run(run_id))
+
     async def execute_agent(
         self,
         agent_id: str,
@@ -414,6 +458,10 @@ class EnterpriseSynergyMeshOrchestrator:
             "active_tasks": found.running,
             "registered_tenants": found.tenants,
         }
+
+    def metrics_text(self) -> str:
+        """Give the metrics in Prometheus' text format."""
+        return self._call(self.orchestrator.metrics_text())
 
     def get_tenant_health(self, tenant_id: str) -> dict[str, Any]:
         """Say how a tenant is doing.
