@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from synergymesh.cli import breakers, dead_letters, output, tenants
+from synergymesh.cli import dead_letters, doctor, output, tenants
 from synergymesh.cli.endings import (
     INTERNAL,
     INTERRUPTED,
@@ -154,6 +155,13 @@ app.add_typer(
     "  synergymesh breakers --json\n"
     "  synergymesh breakers reset Acme payments-api\n"
     "  synergymesh breakers reset Acme --workflow checkout --component pay",
+    doctor.app,
+    name="doctor",
+    epilog="\b\nExamples:\n"
+    "  synergymesh doctor --database sqlite:///mesh.db\n"
+    "  synergymesh doctor graph checkout.py\n"
+    "  synergymesh doctor performance last\n"
+    "  synergymesh doctor tenants",
 )
 app.add_typer(
     tenants.app,

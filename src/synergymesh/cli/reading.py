@@ -14,6 +14,7 @@ from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, U
 
 if TYPE_CHECKING:
     from synergymesh.domain.definition import WorkflowDefinition
+    from synergymesh.domain.graph import Graph
     from synergymesh.domain.timeline import Timeline
     from synergymesh.engine.dead_letter_views import DeadLetter
     from synergymesh.engine.views import BreakerView, LogLine, Run
@@ -97,10 +98,19 @@ class Reading:
         Raises:
             UnknownRun: there is none of that id.
         """
+        return (await self.timeline_and_graph(run_id))[0]
+
+    async def timeline_and_graph(self, run_id: str) -> tuple[Timeline, Graph]:
+        """Give a run's timeline, and the graph of its definition with the weights that were planned.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
         from synergymesh.engine.timelines import timeline_of
         from synergymesh.ports.clock import SystemClock
 
-        return timeline_of(*await self._rows_of(run_id), SystemClock().now())
+        record, definition, tasks, attempts = await self._rows_of(run_id)
+        return timeline_of(record, definition, tasks, attempts, SystemClock().now()), definition.graph
 
     async def _rows_of(
         self, run_id: str
