@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, Workflow, current_task
+from synergymesh.domain.audit_actions import Action
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, SchemaMismatch, StoreCorrupt, StoreLocked, StoreUnavailable
 from synergymesh.ports.store import RESTORE_STEP
@@ -329,4 +331,6 @@ async def test_a_restored_run_counts_its_crashes_as_before(open_mesh: OpenMesh, 
     assert min(old.recoveries, new.recoveries) > RESTORE_STEP
     assert (await get_task(store, "new")).crashes == 0
     assert (await get_task(store, "new")).status is ExecutionStatus.PENDING
+    (restored,) = (await store.find_audit_entries(None, action=Action.MESH_RESTORED)).entries
+    assert msgspec.json.decode(restored.payload)["details"] == {"running_tasks": 1}
     await store.close()

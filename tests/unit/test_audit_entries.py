@@ -127,6 +127,8 @@ NOT_OF_CHANGES: dict[Action, Callable[[], Entry]] = {
     Action.TASK_CRASHED: lambda: audited.task_crashed(1, "t", "r", "c", 1, 1),
     Action.TENANT_PURGED: lambda: audited.tenant_purged("t", 1),
     Action.MESH_STARTED: lambda: audited.mesh_started(1, True, 1, None),
+    Action.MESH_RESTORED: lambda: audited.mesh_restored(1, 1, 0),
+    Action.RUNS_PRUNED: lambda: audited.runs_pruned("t", 1, ["r"]),
     Action.MESH_STOPPED: lambda: audited.mesh_stopped(1, 1, None),
 }
 NOTED = {action for action in Action if action.partition(".")[0] in ("audit", "key", "limit")}

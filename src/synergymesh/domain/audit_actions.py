@@ -32,6 +32,7 @@ class Action(StrEnum):
     TASK_CRASHED = "task.crashed"
     TASK_FINISHED = "task.finished"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"
+    RUNS_PRUNED = "runs.pruned"
     LIMIT_HIT = "limit.hit"
     BREAKER_CHANGED = "breaker.changed"
     TENANT_CREATED = "tenant.created"
@@ -42,6 +43,7 @@ class Action(StrEnum):
     TENANT_PURGED = "tenant.purged"
     MESH_STARTED = "mesh.started"
     MESH_STOPPED = "mesh.stopped"
+    MESH_RESTORED = "mesh.restored"
     AUDIT_READ = "audit.read"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_PRUNED = "audit.pruned"
@@ -101,6 +103,11 @@ CATALOGUE: dict[Action, Described] = {
             Action.DEAD_LETTER_DISCARDED, "dead_letter/RUN:COMPONENT", "a dead letter is put away, with a reason"
         ),
         _routine(
+            Action.RUNS_PRUNED,
+            "tenant/TENANT",
+            "finished runs past their retention are deleted; names the first, the last",
+        ),
+        _routine(
             Action.LIMIT_HIT, "tenant/TENANT", "a submission is denied; the further ones of a minute are counted in one"
         ),
         _routine(
@@ -116,6 +123,7 @@ CATALOGUE: dict[Action, Described] = {
         _sensitive(Action.TENANT_PURGED, "tenant/TENANT", "the last data of a deleted tenant is gone", of_mesh=True),
         _sensitive(Action.MESH_STARTED, "mesh", "a process takes the database", of_mesh=True),
         _sensitive(Action.MESH_STOPPED, "mesh", "a process leaves the database cleanly", of_mesh=True),
+        _sensitive(Action.MESH_RESTORED, "mesh", "the database begins again from a backup", of_mesh=True),
         _sensitive(Action.AUDIT_READ, "audit", "the log of a tenant is read"),
         _sensitive(Action.AUDIT_EXPORTED, "audit", "the log of a tenant is exported"),
         _sensitive(Action.AUDIT_PRUNED, "audit", "entries whose time is over are deleted"),

@@ -380,6 +380,12 @@ def tenant_purged(tenant_id: str, at: Instant) -> Entry:
     return _of_tenant(MESH, tenant_id, at, Action.TENANT_PURGED, None, {})
 
 
+def runs_pruned(tenant_id: str, at: Instant, run_ids: Sequence[str]) -> Entry:
+    """Give the entry of finished runs that are deleted since their retention is over."""
+    details = {"first_run_id": min(run_ids), "last_run_id": max(run_ids), "runs": len(run_ids)}
+    return _of_tenant(tenant_id, tenant_id, at, Action.RUNS_PRUNED, None, details)
+
+
 # --- the mesh itself ------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +398,11 @@ def mesh_started(incarnation: int, ended_cleanly: bool, at: Instant, by: Actor |
 def mesh_stopped(incarnation: int, at: Instant, by: Actor | None) -> Entry:
     """Give the entry of the clean end of a process's life."""
     return _of_mesh(Action.MESH_STOPPED, incarnation, at, by, {"incarnation": incarnation})
+
+
+def mesh_restored(incarnation: int, at: Instant, running_tasks: int) -> Entry:
+    """Give the entry of a database that begins again from a backup, with the tasks that ran when that was made."""
+    return _of_mesh(Action.MESH_RESTORED, incarnation, at, None, {"running_tasks": running_tasks})
 
 
 def _of_mesh(action: Action, incarnation: int, at: Instant, by: Actor | None, details: Any) -> Entry:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 
 import sqlalchemy as sa
 
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.store import PrunablePage, Pruned
+from synergymesh.store.audit_writes import Trail
+from synergymesh.store.audited import runs_pruned
 from synergymesh.store.schema import CHILDREN_OF_RUNS, FINAL_RUN_STATUSES, runs
 from synergymesh.store.statements import compile_query, delete_rows, has_status
 from synergymesh.store.transactions import transaction_without_waiting
@@ -58,7 +63,9 @@ def _rows_of_a_run() -> sa.ColumnElement[int]:
 
 
 _SIZES = compile_query(
-    sa.select(runs.c.run_id, _rows_of_a_run()).where(runs.c.run_id.in_(_LISTED), _PRUNABLE).order_by(runs.c.run_id)
+    sa.select(runs.c.run_id, runs.c.tenant_id, runs.c.pruned_at, _rows_of_a_run())
+    .where(runs.c.run_id.in_(_LISTED), _PRUNABLE)
+    .order_by(runs.c.run_id)
 )
 _HIDE = compile_query(
     sa.update(runs)
@@ -90,23 +97,36 @@ def prune_runs(connection: sqlite3.Connection, run_ids: Sequence[str], ended_bef
         return Pruned(0, list(run_ids))
     with transaction_without_waiting(connection):
         arguments = {"list": json.dumps(list(run_ids)), "ended_before": ended_before, "limit": limit}
-        sizes: list[tuple[str, int]] = connection.execute(_SIZES, arguments).fetchall()
-        chosen: list[str] = []
-        room = limit
-        for run_id, size in sizes:
-            if size > room:
-                break
-            chosen.append(run_id)
-            room -= size
-        if chosen:
-            rows = _delete(connection, chosen, limit)
-        elif sizes:
+        found: list[tuple[str, str, int | None, int]] = connection.execute(_SIZES, arguments).fetchall()
+        chosen = _fitting([size for *_, size in found], limit)
+        going = [row[0] for row in found[:chosen]]
+        if going:
+            rows = _delete(connection, going, limit)
+        elif found:
             # Larger than a step: hidden first, so that nobody takes what is left of it for the whole.
-            connection.execute(_HIDE, {"run_id": sizes[0][0], "ended_before": ended_before}).close()
-            rows = _delete_children(connection, [sizes[0][0]], limit)
+            connection.execute(_HIDE, {"run_id": found[0][0], "ended_before": ended_before}).close()
+            rows = _delete_children(connection, [found[0][0]], limit)
         else:
-            rows = 0
-    return Pruned(rows, [run_id for run_id, _ in sizes[len(chosen) :]])
+            return Pruned(0, [])
+        _record(connection, [(tenant_id, run_id) for run_id, tenant_id, at, _ in found[: chosen or 1] if at is None])
+    return Pruned(rows, [row[0] for row in found[chosen:]])
+
+
+def _fitting(sizes: Sequence[int], limit: int) -> int:
+    """Count how many of the first ones have no more than `limit` rows together."""
+    return sum(rows <= limit for rows in accumulate(sizes))
+
+
+def _record(connection: sqlite3.Connection, pruned: Sequence[tuple[str, str]]) -> None:
+    """Note in the audit log which runs of which tenants are gone from now on."""
+    by_tenant: dict[str, list[str]] = defaultdict(list)
+    for tenant_id, run_id in pruned:
+        by_tenant[tenant_id].append(run_id)
+    if by_tenant:
+        trail = Trail(connection)
+        now = time.time_ns()
+        trail.add([runs_pruned(tenant_id, now, run_ids) for tenant_id, run_ids in by_tenant.items()])
+        trail.seal()
 
 
 def _delete(connection: sqlite3.Connection, run_ids: list[str], limit: int) -> int:

@@ -14,7 +14,7 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.store import RESTORE_STEP, Incarnation
 from synergymesh.store.audit_writes import Trail
-from synergymesh.store.audited import mesh_started, mesh_stopped, task_crashed, tenant_purged
+from synergymesh.store.audited import mesh_restored, mesh_started, mesh_stopped, task_crashed, tenant_purged
 from synergymesh.store.schema import (
     CHILDREN_OF_RUNS,
     breakers,
@@ -136,7 +136,10 @@ def begin_again(connection: sqlite3.Connection, now: Instant) -> None:
         step = max((now - _FIRST_RESTORE) // _MILLISECOND, unclean // RESTORE_STEP + 1)
         connection.execute(_SET, {"entry": UNCLEAN, "number": step * RESTORE_STEP + unclean % RESTORE_STEP}).close()
         connection.execute(_SET, {"entry": _ENDED_CLEANLY, "number": 1}).close()
-        connection.execute(_STOP_TASKS).close()
+        stopped = connection.execute(_STOP_TASKS).rowcount
+        trail = Trail(connection)
+        trail.add([mesh_restored(entries.get(_NUMBER, 0), now, stopped)])
+        trail.seal()
 
 
 def purge_deleted(connection: sqlite3.Connection, limit: int) -> int:

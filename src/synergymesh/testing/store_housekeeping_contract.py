@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from synergymesh.domain.audit_actions import Action
 from synergymesh.domain.states import TenantStatus
 from synergymesh.ports.store import Committed, RunStarted, Store, TenantStatusChanged
 from synergymesh.testing.store_changes import (
@@ -103,6 +106,20 @@ class HousekeepingContract:
         assert await store.commit([[created("run-2", idempotency_key="k")]]) == [Committed()]
         assert (await store.prune_runs(["run-1"], ended_before=0, limit=3)).left == []
         assert await list_all_prunable(store, ACME, 100) == []
+
+    async def test_what_is_pruned_is_in_the_audit_log_once(self, store: Store) -> None:
+        await store.commit([[created(f"run-{n}"), finished(f"run-{n}", ended_at=1)] for n in range(3)])
+        tasks = [task_finished("run-large", f"t{n}") for n in range(5)]
+        await record(store, created("run-large"), *tasks, finished("run-large", ended_at=1))
+        left = ["run-0", "run-1", "run-2", "run-large"]
+        while left:
+            left = (await store.prune_runs(left, ended_before=2, limit=3)).left
+        page = await store.find_audit_entries(ACME, action=Action.RUNS_PRUNED)
+        told = [msgspec.json.decode(entry.payload)["details"] for entry in reversed(page.entries)]
+        assert told == [
+            {"first_run_id": "run-0", "last_run_id": "run-2", "runs": 3},
+            {"first_run_id": "run-large", "last_run_id": "run-large", "runs": 1},
+        ]
 
     async def test_the_key_of_a_pruned_run_is_free_again(self, store: Store) -> None:
         await record(store, created("run-1", idempotency_key="k"), finished("run-1", ended_at=1))
