@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synergymesh.cli import breakers, dead_letters, output, tenants
-from synergymesh.cli import dead_letters, doctor, output, tenants
+from synergymesh.cli import breakers, dead_letters, doctor, output, tenants
 from synergymesh.cli.endings import (
     INTERNAL,
     INTERRUPTED,
@@ -155,6 +154,8 @@ app.add_typer(
     "  synergymesh breakers --json\n"
     "  synergymesh breakers reset Acme payments-api\n"
     "  synergymesh breakers reset Acme --workflow checkout --component pay",
+)
+app.add_typer(
     doctor.app,
     name="doctor",
     epilog="\b\nExamples:\n"

@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from synergymesh.diagnostics.isolation_verbs import verbs_of
+from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.store import (
     AttemptFailed,
+    BreakerChanged,
     CancelRequested,
     Change,
     DeadLetterDiscarded,
@@ -52,6 +54,7 @@ async def fill(store: Store) -> None:
                 TaskFinished(RUN, "task", THEY, _S.FAILED, 2, 6, 7, None, b'{"type": "E", "message": "m"}'),
                 RunFinished(RUN, THEY, _S.FAILED, 4, 8, None, b"{}"),
             ],
+            [BreakerChanged(THEY, "", "their service", BreakerState.OPEN, 5, 6, 1, 0, 9, 9, 5)],
             [RunCreated(OPEN_RUN, THEY, "w", _HASH, b"{}", None, 0, 0, 9), RunStarted(OPEN_RUN, THEY, 9)],
         ]
     )
@@ -64,6 +67,7 @@ async def _everything_of_theirs(store: Store) -> list[Any]:
         await store.list_attempts([RUN, OPEN_RUN], THEY),
         await store.list_dead_letters(tenant_id=THEY),
         await store.list_outputs(RUN, None, THEY),
+        await store.list_breakers(THEY),
     ]
 
 
@@ -77,6 +81,7 @@ READS: Mapping[str, Read] = MappingProxyType(
         "get_retry": lambda store: store.get_retry(RUN, ME),
         "get_run": lambda store: store.get_run(RUN, ME),
         "list_attempts": lambda store: store.list_attempts([RUN, OPEN_RUN], ME),
+        "list_breakers": lambda store: store.list_breakers(ME),
         "list_dead_letters": lambda store: store.list_dead_letters(tenant_id=ME),
         "list_later_runs": lambda store: store.list_later_runs(ME, after=0, limit=10),
         "list_outputs": lambda store: store.list_outputs(RUN, None, ME),
@@ -143,6 +148,7 @@ CHANGES: Mapping[str, Change] = MappingProxyType(
 
 NO_RUN = frozenset(
     {
+        "BreakerChanged",
         "EstimateLearnt",
         "HourReserved",
         "Noted",

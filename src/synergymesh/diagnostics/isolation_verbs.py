@@ -175,8 +175,14 @@ async def _get_tenant_health(world: World) -> str | None:
     return f"it counts {health.executions} executions" if health.executions > len(mine) else None
 
 
+async def _breakers(world: World) -> str | None:
+    found = [each for each in await world.mesh.breakers(world.me) if each.tenant_id != world.me]
+    return f"it lists {found[0]}" if found else None
+
+
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {
+        "breakers": _breakers,
         "cancel_run": _by_run("cancel_run"),
         "count_open_runs": _count_open_runs,
         "dead_letters": _dead_letters,
@@ -223,7 +229,9 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "overview": _OPERATOR,
         "prune": _OPERATOR,
         "queue": _OPERATOR,
+        "reset_breaker": _NAMES_ITS_TENANT,
         "resume_tenant": _NAMES_ITS_TENANT,
+        "set_breaker_policy": _NAMES_ITS_TENANT,
         "set_quota": _NAMES_ITS_TENANT,
         "set_retention": _NAMES_ITS_TENANT,
         "set_retry_policy": _NAMES_ITS_TENANT,
