@@ -18,6 +18,7 @@ from synergymesh import Orchestrator
 from synergymesh.cli.app import main
 from synergymesh.diagnostics import database as examined
 from synergymesh.diagnostics import machine
+from synergymesh.diagnostics.commits import read_commit_times
 from synergymesh.diagnostics.doctor import examine
 from synergymesh.diagnostics.findings import Finding, Level
 from synergymesh.ports.clock import SystemClock
@@ -185,6 +186,18 @@ def test_an_owner_that_is_stopped_is_wrong(tmp_path: Path) -> None:
             owner.kill()
     assert found.level is Level.WRONG
     assert f"kill -CONT {owner.pid}" in found.remedy
+
+
+async def test_an_owner_says_how_long_its_commits_take(open_mesh: OpenMesh, tmp_path: Path) -> None:
+    path = tmp_path / "mesh.db"
+    async with open_mesh() as mesh:
+        await mesh.create_tenant("Acme")
+        times = await read_commit_times(path)
+    assert times is not None
+    assert times.commits >= 1
+    assert 0 < times.seconds_mean < 10
+    assert await read_commit_times(path) is None
+    assert await read_commit_times(None) is None
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from synergymesh.diagnostics.performance import examine_run, examine_runs
+from synergymesh.diagnostics.commits import METRIC, CommitTimes, commit_times
+from synergymesh.diagnostics.performance import examine_run, examine_runs, with_commits
 from synergymesh.domain.graph import Graph
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.timeline import Course, Phase, Timeline, Try, build_timeline
@@ -84,3 +85,26 @@ def test_nothing_is_said_of_runs_without_an_end() -> None:
 def test_waits_that_nobody_would_notice_are_not_worth_a_word(wait: float) -> None:
     found = examine_run(*made(("a", (), [(wait, wait + 0.2)])))
     assert any("could have started" in advice for advice in found.advice) == (wait > 0.1)
+
+
+def test_how_long_commits_take_is_read_from_the_metrics() -> None:
+    text = "\n".join(
+        [
+            f"# TYPE {METRIC} histogram",
+            *(f'{METRIC}_bucket{{le="{le}"}} {count}' for le, count in (("0.001", 10), ("0.01", 96), ("+Inf", 100))),
+            f"{METRIC}_sum 0.5",
+            f"{METRIC}_count 100",
+            "",
+        ]
+    )
+    assert commit_times(text) == CommitTimes(100, 0.005, 0.01)
+    assert commit_times(text.replace("96", "94")) == CommitTimes(100, 0.005, None)
+    assert commit_times("") is None
+
+
+def test_slow_commits_are_worth_a_word() -> None:
+    found = examine_run(*made(("a", (), [(0, 1)])))
+    assert with_commits(found, None) == found
+    assert with_commits(found, CommitTimes(5, 0.001, 0.01)).advice == found.advice
+    slow = with_commits(found, CommitTimes(5, 0.2, 0.5))
+    assert "A commit takes 200 ms" in slow.advice[-1]

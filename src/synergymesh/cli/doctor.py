@@ -68,7 +68,7 @@ def performance(
     as_json: JsonOption = False,
 ) -> None:
     """Say where the time of a run, or of the latest runs, went, and what would help."""
-    found = asyncio.run(_read(database, run, limit))
+    found = asyncio.run(_examined(database, run, limit))
     if as_json:
         output.say_json(output.jsonable(found))
     elif not found.runs:
@@ -104,6 +104,15 @@ def _tell(findings: Sequence[Finding], as_json: bool) -> None:
         raise Ended(NOT_SUCCESSFUL)
 
 
+async def _examined(database: str, run: str | None, limit: int) -> Performance:
+    from synergymesh.diagnostics.commits import read_commit_times
+    from synergymesh.diagnostics.performance import with_commits
+    from synergymesh.store.sqlite_files import parse_address
+
+    found = await _read(database, run, limit)
+    return with_commits(found, await read_commit_times(parse_address(database)))
+
+
 async def _read(database: str, run: str | None, limit: int) -> Performance:
     from synergymesh.cli.reading import reading
     from synergymesh.diagnostics.performance import examine_run, examine_runs
@@ -137,6 +146,7 @@ def _show(found: Performance) -> None:
             "planned path": _path(found.planned_path),
             "failed attempts": show(found.failed) if found.failed else None,
             "last commit": show(found.behind),
+            "commits now": _commits(found),
         }
     )
     whole = sum(found.critical.values()) or 1.0
@@ -162,6 +172,14 @@ def _show(found: Performance) -> None:
     output.say()
     for advice in found.advice:
         output.say(f"-> {advice}")
+
+
+def _commits(found: Performance) -> str | None:
+    commits = found.commits
+    if commits is None:
+        return None
+    most = "" if commits.seconds_p95 is None else f", 95 % at most {output.duration(commits.seconds_p95)}"
+    return f"{output.duration(commits.seconds_mean)} on average{most} ({commits.commits:,} so far)"
 
 
 def _path(path: Sequence[str]) -> str | None:

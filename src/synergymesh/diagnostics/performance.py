@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from synergymesh.diagnostics.commits import CommitTimes
 from synergymesh.domain.graph import Graph
 from synergymesh.domain.recommendations import duration
 from synergymesh.domain.states import ExecutionStatus
@@ -13,6 +14,9 @@ from synergymesh.domain.timeline import Phase, Timeline
 
 SLOWEST = 10
 """Components that are named."""
+
+SLOW_COMMIT_SECONDS = 0.05
+"""Ten times what a disk that writes through at once takes."""
 
 SHARE_MIN = 0.1
 SECONDS_MIN = 0.1
@@ -61,6 +65,7 @@ class Performance:
         planned_path: the longest path by the weights of the definition; empty for many.
         slowest: the components that ran longest in all.
         advice: what would help, with what it would save.
+        commits: how long those of the process took that executes the database now; None if none says so.
     """
 
     runs: int
@@ -75,6 +80,19 @@ class Performance:
     planned_path: tuple[str, ...]
     slowest: tuple[SlowComponent, ...]
     advice: tuple[str, ...]
+    commits: CommitTimes | None = None
+
+
+def with_commits(performance: Performance, commits: CommitTimes | None) -> Performance:
+    """Add how long commits take, and what to do when that is long."""
+    advice = performance.advice
+    if commits is not None and commits.seconds_mean > SLOW_COMMIT_SECONDS:
+        advice = (
+            *advice,
+            f"A commit takes {duration(commits.seconds_mean)}, and each task waits for the one before it: put the "
+            f'database on a faster disk, or set synchronous to "normal".',
+        )
+    return replace(performance, commits=commits, advice=advice)
 
 
 def examine_run(timeline: Timeline, graph: Graph) -> Performance:
