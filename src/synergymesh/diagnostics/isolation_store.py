@@ -113,6 +113,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
                 "list_begun_runs",
                 "list_estimates",
                 "list_open_runs",
+                "list_overdue_runs",
                 "list_reservations",
                 "list_tenants",
                 "list_waiting_counts",
