@@ -11,6 +11,7 @@ from typing import Any
 
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.what_if import TenantChange
 from synergymesh.errors import NotFound, RunFailed
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.ports.task_context import current_task
@@ -175,6 +176,16 @@ async def _get_tenant_health(world: World) -> str | None:
     return f"it counts {health.executions} executions" if health.executions > len(mine) else None
 
 
+async def _what_if(world: World) -> str | None:
+    change = TenantChange(weight=7)
+    leak = await _nothing(world.mesh.what_if({world.they: change}, tenant=world.me))
+    if leak is not None:
+        return leak
+    await _submit(world)  # there is something of mine to replay
+    seen = await world.mesh.what_if({world.me: change}, tenant=world.me)
+    return "the replay shows the other tenant" if world.they in str(seen) else None
+
+
 async def _breakers(world: World) -> str | None:
     found = [each for each in await world.mesh.breakers(world.me) if each.tenant_id != world.me]
     return f"it lists {found[0]}" if found else None
@@ -202,6 +213,7 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
         "retry_run": _by_run("retry_run"),
         "submit": _submit,
         "timeline": _by_run("timeline"),
+        "what_if": _what_if,
     }
 )
 """How each verb that knows tenants is tried."""
