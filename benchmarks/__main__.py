@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import audit, engine, resolver
+from benchmarks import audit, backlog, engine, limits, resolver
 
 GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("single_runs", "tasks_per_second"): (">=", 8_000),
@@ -35,12 +35,20 @@ GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("audit_single_runs", "share_median"): (">=", 0.85),
     ("audit_sealing", "entries_per_second"): (">=", 10_000),
     ("audit_query", "median_ms_last_100"): ("<=", 5),
+    ("million_backlog", "peak_mb"): ("<=", 400),
+    ("million_backlog", "submission_ratio"): (">=", 0.8),
+    ("million_backlog", "dispatch_ratio"): (">=", 0.8),
+    ("million_backlog", "first_task_seconds"): ("<=", 5),
+    ("million_backlog", "first_task_seconds_after_crash"): ("<=", 5),
+    ("thousand_tenants", "speed_ratio"): (">=", 0.9),
+    ("limits_on_layers", "speed_ratio"): (">=", 0.9),
+    ("limits_on_layers_of_many", "speed_ratio"): (">=", 0.9),
 }
 
 RESOLVER = "resolver"
 AUDIT = "audit"
 
-MODULE_OF = dict.fromkeys(engine.SCENARIOS, "benchmarks.engine") | dict.fromkeys(audit.SCENARIOS, "benchmarks.audit")
+MODULE_OF = {scenario: module.__name__ for module in (engine, backlog, limits, audit) for scenario in module.SCENARIOS}
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.versions import Versions
+from synergymesh.engine.waiting import live_run, waits
 from synergymesh.engine.watching import Watching
-from synergymesh.engine.window import Window, live_run, waits
+from synergymesh.engine.window import Window
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Store
 

@@ -26,7 +26,8 @@ from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.time_limits import start_by
 from synergymesh.engine.versions import Version, Versions
-from synergymesh.engine.window import Window, live_run
+from synergymesh.engine.waiting import live_run
+from synergymesh.engine.window import Window
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Change, Refused, RunCreated, RunLinked, RunStarted, TaskFinished, TaskRecord
