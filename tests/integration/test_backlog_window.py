@@ -162,6 +162,8 @@ async def test_a_run_outside_memory_can_be_looked_at_explained_awaited_followed_
         assert (await mesh.explain(handles[1].id)).backlog_position is None
         (view,) = await mesh.queue()
         assert (view.running, view.waiting) == (1, 59)
+        overview = await mesh._parts.overviews.now(10)
+        assert overview.tenants[0].queue.waiting == 59
 
         result = asyncio.create_task(last.result(20))
         events: list[tuple[str | None, S]] = []

@@ -235,6 +235,54 @@ def test_a_crash_wastes_no_more_than_a_chunk_and_a_half() -> None:
     assert 1_000 - 37 - 15 <= more < 1_000 - 37
 
 
+@pytest.mark.parametrize(
+    ("limit", "chunk"), [(1, 1), (19, 1), (39, 1), (40, 2), (80, 4), (100, 4), (499, 4), (500, 5), (5_000, 50)]
+)
+def test_a_chunk_is_a_hundredth_but_not_so_small_that_each_start_waits_for_a_commit(limit: int, chunk: int) -> None:
+    assert RollingHour(limit).chunk == chunk
+
+
+@given(limit=st.integers(1, 3_000), starts=st.integers(0, 3_000))
+def test_a_crash_wastes_at_most_a_small_part_of_any_limit(limit: int, starts: int) -> None:
+    ledger = Ledger(limit)
+    now = 10**18
+    used = sum(ledger.start(now) for _ in range(min(starts, limit)))
+    ledger.crash()
+    lost = limit - used - sum(ledger.start(now) for _ in range(limit))
+    assert 0 <= lost <= max(1, limit * 75 // 1_000)
+
+
+def test_in_a_small_hour_the_next_starts_are_written_down_while_the_last_ones_are_used() -> None:
+    hour = RollingHour(100)
+    now = 10**18
+    reservation = hour.needs_reservation(now)
+    assert reservation is not None
+    hour.reserved(reservation)
+    assert [hour.take(now), hour.take(now)] == [True, True]
+    following = hour.needs_reservation(now)
+    assert following is not None
+    assert [hour.take(now), hour.take(now), hour.take(now)] == [True, True, False]
+    hour.reserved(following)
+    assert hour.take(now)
+
+
+@given(
+    per_second=st.integers(1, 50),
+    burst=st.integers(1, 50),
+    steps=st.lists(st.integers(-2 * SECOND, 2 * SECOND), max_size=60),
+)
+def test_admitting_is_asking_and_then_taking(per_second: int, burst: int, steps: list[int]) -> None:
+    one, other = SubmissionRate(per_second, burst), SubmissionRate(per_second, burst)
+    now = 10**18
+    for step in steps:
+        now += step
+        wait = other.retry_after(now)
+        if not wait:
+            other.take(now)
+        assert one.admit(now) == wait
+        assert one.retry_after(now) == other.retry_after(now)
+
+
 def test_what_was_not_used_of_a_chunk_is_given_back_in_a_later_minute() -> None:
     ledger = Ledger(1_000)
     now = 10**18
@@ -256,7 +304,7 @@ def test_a_reservation_that_comes_too_late_or_not_at_all_is_of_no_use() -> None:
     assert not hour.take(now + MINUTE)
     again = hour.needs_reservation(now + MINUTE)
     assert again is not None
-    assert dict(again.rows) == {now // MINUTE: 0, now // MINUTE + 1: 1}
+    assert dict(again.rows) == {now // MINUTE: 0, now // MINUTE + 1: 4}
     hour.not_reserved(again)
     assert not hour.take(now + MINUTE)
     assert hour.needs_reservation(now + MINUTE) is not None

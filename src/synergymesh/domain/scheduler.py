@@ -159,25 +159,33 @@ class Scheduler(QueueTree[WorkT]):
         charged = cost * dominant
         least = COST_MIN_MICROSECONDS * dominant
         memory_mb, cpu_millis = request
+        asks = memory_mb or cpu_millis
         root.running += 1
-        root.memory_used += memory_mb
-        root.cpu_used += cpu_millis
+        if asks:
+            root.memory_used += memory_mb
+            root.cpu_used += cpu_millis
         stamp = self._order
         member: Member[WorkT] = queue
         parent = queue.parent
         has_more = bool(queue.ready)
         while parent is not None:
-            if member.guaranteed is not NOTHING:
+            guaranteed = member.guaranteed is not NOTHING
+            if guaranteed:
                 parent.reserve(member.unclaimed(), -1)
             running = member.running = member.running + 1
-            member.memory_used += memory_mb
-            member.cpu_used += cpu_millis
-            if member.guaranteed is not NOTHING:
+            if asks:
+                member.memory_used += memory_mb
+                member.cpu_used += cpu_millis
+            if guaranteed:
                 parent.reserve(member.unclaimed(), 1)
-            hour = member.hour
-            if hour is not None and member.hourly:
-                hour.use()
-                if hour.left <= hour.low:
+            if member.hourly:
+                hour = member.hour
+                assert hour is not None
+                # what `hour.use()` does: a call for each start would cost as much as all the rest of the hour
+                left = hour.left = hour.left - 1
+                hour.spent += 1
+                hour.bucket[1] += 1
+                if left <= hour.low:
                     self._thirsty[member] = None
             member.served += charged
             # the tag moves by what is charged now and what is owed, forward in any case, and not too far
@@ -205,6 +213,8 @@ class Scheduler(QueueTree[WorkT]):
                     member.hold(CONCURRENCY)
             if parent.closed:
                 parent.look_for_claim(self._dominant)
+            if parent is root:
+                break
             has_more = parent.has_work()
             member = parent
             parent = member.parent
@@ -232,22 +242,26 @@ class Scheduler(QueueTree[WorkT]):
             estimates = queue.estimates
             if estimates is None:
                 estimates = queue.estimates = Estimates()
-            estimates.learn(grant.component, actual)
+            if estimates.get(grant.component) != actual:
+                estimates.learn(grant.component, actual)
         cost = actual * grant.dominant
         more = cost - grant.charged
         grant.charged = cost
         memory_mb, cpu_millis = grant.request
+        asks = memory_mb or cpu_millis
         member: Member[WorkT] = queue
         parent = queue.parent
         while parent is not None:
             member.owed += more
             member.served += more
-            if member.guaranteed is not NOTHING:
+            guaranteed = member.guaranteed is not NOTHING
+            if guaranteed:
                 parent.reserve(member.unclaimed(), -1)
             member.running -= 1
-            member.memory_used -= memory_mb
-            member.cpu_used -= cpu_millis
-            if member.guaranteed is not NOTHING:
+            if asks:
+                member.memory_used -= memory_mb
+                member.cpu_used -= cpu_millis
+            if guaranteed:
                 parent.reserve(member.unclaimed(), 1)
             if not member.entry:
                 if member.held in FREED_BY_AN_END:
@@ -259,8 +273,9 @@ class Scheduler(QueueTree[WorkT]):
             member = parent
             parent = member.parent
         member.running -= 1
-        member.memory_used -= memory_mb
-        member.cpu_used -= cpu_millis
+        if asks:
+            member.memory_used -= memory_mb
+            member.cpu_used -= cpu_millis
 
     def correct_long(self, now: Instant) -> None:
         """Charge tasks that run longer than expected for the time that they have run; O(running tasks)."""
@@ -390,7 +405,11 @@ class Scheduler(QueueTree[WorkT]):
                 reason = PAUSED
             elif member.running >= member.slots:
                 reason = CONCURRENCY
-            elif member.hourly and not self._hour_has_room(member, now):
+            elif (
+                member.hourly
+                and ((hour := member.hour) is None or now >= hour.until or not hour.left or hour.spent >= hour.limit)
+                and not self._hour_has_room(member, now)
+            ):
                 reason = HOUR_LIMIT
             elif isinstance(member, Queue):
                 queue = member
@@ -436,7 +455,12 @@ class Scheduler(QueueTree[WorkT]):
         if not queue.entry:
             held = queue.held
             if held is None or ((held is MEMORY or held is CPU) and queue.ready[0] is item):
-                self._activate(queue)
+                if queue.parent is self._root:  # `_activate`, without what only sub-tenants need
+                    queue.settle()
+                    self._order += 1
+                    self._root.enter(queue, self._order)
+                else:
+                    self._activate(queue)
         elif queue.shut and queue.ready[0] is item:
             self._enter(queue)
 

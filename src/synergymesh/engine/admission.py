@@ -51,19 +51,26 @@ class Admission:
             check_feature(tenant, feature, what, plans)
         if priority:
             check_feature(tenant, "custom_policies", "a priority", plans)
-        self._check_size(tenant, plan)
-        family = self._family(tenant)
+        if any(plan.largest_request):
+            self._check_size(tenant, plan)
         asked = plan.size if size is None else size
-        for each in family:
-            self._check_backlog(each, asked)
-        self._check_whole_backlog(asked)
-        wait = max(self._rate(each, now).retry_after(now) for each in family)
+        self._check_backlog(tenant, asked)
+        if tenant.parent_id is None:
+            self._check_whole_backlog(asked)
+            wait = self._rate(tenant, now).admit(now)
+        else:
+            parent = self._tenants.get(tenant.parent_id)
+            self._check_backlog(parent, asked)
+            self._check_whole_backlog(asked)
+            rates = [self._rate(each, now) for each in (tenant, parent)]
+            wait = max(rate.retry_after(now) for rate in rates)
+            if not wait:
+                for rate in rates:
+                    rate.take(now)
         if wait:
             raise RateLimitExceeded(
                 tenant.tenant_id, per_second=tenant.quota.rate_limit_per_second, retry_after=wait / SECOND
             )
-        for each in family:
-            self._rates[each.tenant_id].take(now)
 
     def take_rate(self, tenant: Tenant, now: Instant) -> bool:
         """Take a place in the submission rate of a tenant and of the one above it; tell whether there was one."""

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from synergymesh.engine.open_runs import OpenRuns
-from synergymesh.engine.window import Window, waits
+from synergymesh.engine.waiting import waits
+from synergymesh.engine.window import Window
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
 from synergymesh.ports.store import RunCreated, RunRecord, Store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,12 +114,7 @@ class Explaining:
 
     def queue(self) -> list[TenantView]:
         """Describe the queue of every tenant, with what waits outside memory."""
-        views = self._scheduler.snapshot(self._clock.now())
-        in_store = [self._window.tasks_in_store(view.tenant_id) for view in views]
-        return [
-            dataclasses.replace(view, waiting=view.waiting + more) if more else view
-            for view, more in zip(views, in_store, strict=True)
-        ]
+        return [self._window.complete(view) for view in self._scheduler.snapshot(self._clock.now())]
 
     def _in_backlog(self, run: LiveRun, ahead: int) -> RunExplanation:
         """Explain a run that is not in memory."""

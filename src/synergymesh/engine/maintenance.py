@@ -42,6 +42,9 @@ PURGE_ROWS = 500
 
 ESTIMATES_PER_UNIT = 500
 
+CHANGED_SHIFT = 4
+"""An estimate is written again when it has changed by a sixteenth: the next start needs no more than an idea of it."""
+
 log = Log("synergymesh.engine")
 
 
@@ -68,6 +71,7 @@ class Maintenance:
         self._neighbours = neighbours
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._written: dict[str, dict[Hashable, int]] = {}
         self.purge_is_due = True
         self.sweep: Callable[[], Awaitable[None]] | None = None
 
@@ -87,7 +91,7 @@ class Maintenance:
         self._statistics.write()
 
     def record_learnt(self) -> None:
-        """Write down the durations that changed."""
+        """Write down the durations that changed since they were written."""
         by_tenant: dict[str, list[Hashable]] = defaultdict(list)
         for tenant_id, key in self._attempts.learnt:
             by_tenant[tenant_id].append(key)
@@ -95,11 +99,17 @@ class Maintenance:
         changes = []
         for tenant_id, keys in by_tenant.items():
             known = self._scheduler.learnt(tenant_id)
+            before = self._written.pop(tenant_id, {})
+            if known:
+                self._written[tenant_id] = before = {key: before[key] for key in before if key in known}
             for key in keys:
-                if key in known:
-                    assert isinstance(key, tuple)
-                    workflow, component_id = key
-                    changes.append(EstimateLearnt(tenant_id, workflow, component_id, known[key]))
+                fresh, old = known.get(key), before.get(key)
+                if fresh is None or (old is not None and abs(fresh - old) <= old >> CHANGED_SHIFT):
+                    continue
+                assert isinstance(key, tuple)
+                workflow, component_id = key
+                before[key] = fresh
+                changes.append(EstimateLearnt(tenant_id, workflow, component_id, fresh))
         for start in range(0, len(changes), ESTIMATES_PER_UNIT):
             self._committer.put(changes[start : start + ESTIMATES_PER_UNIT], _whatever, may_fail=True)
 

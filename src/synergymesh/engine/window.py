@@ -12,9 +12,11 @@ last ones out when there are too many. When the window is half empty, the next p
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterable
 
 from synergymesh.domain.instants import SECOND, Instant
+from synergymesh.domain.queue_views import TenantView
 from synergymesh.domain.states import TenantStatus
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
@@ -217,10 +219,10 @@ class Window:
         names = (tenant_id, *self._tenants.children_of(tenant_id))
         return sum(self._parts[name].tasks for name in names if name in self._parts)
 
-    def waiting_in_memory(self, tenant_id: str) -> list[LiveRun]:
-        """Give the runs of a tenant's window."""
-        part = self._parts.get(tenant_id)
-        return [] if part is None else [*part.ready.values(), *part.timed.values()]
+    def complete(self, view: TenantView) -> TenantView:
+        """Add to the view of a tenant's queue what waits in the store."""
+        more = self.tasks_in_store(view.tenant_id)
+        return dataclasses.replace(view, waiting=view.waiting + more) if more else view
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
