@@ -24,6 +24,7 @@ from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.doubts import Doubts
 from synergymesh.engine.explaining import Explaining
 from synergymesh.engine.housekeeping import Housekeeping
+from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.maintenance import Maintenance
 from synergymesh.engine.monitoring import Monitoring
@@ -155,7 +156,8 @@ def assemble(
     )
     circuits.changed = dispatcher.pump_soon
     runs.circuits = circuits
-    admission = Admission(tenants, scheduler, runs, queued_tasks_max=settings.max_queued_tasks)
+    limit_hits = LimitHits(committer, clock)
+    admission = Admission(tenants, scheduler, runs, limit_hits, queued_tasks_max=settings.max_queued_tasks)
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
     window = Window(store, runs, versions, dispatcher, tenants, clock, runs_max=settings.waiting_runs_in_memory)
 
@@ -194,7 +196,7 @@ def assemble(
     alerts = Alerts(monitoring, statistics, tenants, committer, clock, delivery.tell)
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
     reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
-    maintenance = Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, clock)
+    maintenance = Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, limit_hits, clock)
     maintenance.sweep = time_limits.end_overdue
     return Parts(
         store=store,

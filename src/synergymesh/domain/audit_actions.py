@@ -108,7 +108,7 @@ CATALOGUE: dict[Action, Described] = {
             "finished runs past their retention are deleted; names the first, the last",
         ),
         _routine(
-            Action.LIMIT_HIT, "tenant/TENANT", "a submission is denied; the further ones of a minute are counted in one"
+            Action.LIMIT_HIT, "limit/REASON", "a submission is denied; the further ones of a minute are counted in one"
         ),
         _routine(
             Action.BREAKER_CHANGED, "breaker/NAME", "a circuit opens, is tried again, or closes, by itself or by hand"
@@ -135,3 +135,13 @@ CATALOGUE: dict[Action, Described] = {
         _sensitive(Action.KEY_ROTATED, "key/KEY", "a key is replaced by the next one"),
     )
 }
+
+
+def format_actions() -> str:
+    """Give the table of all actions as Markdown, for the docs."""
+    lines = ["| action | entity | recorded when | chain | sensitive |", "|---|---|---|---|---|"]
+    for action, described in CATALOGUE.items():
+        chain = "the mesh's" if described.of_mesh else "the tenant's"
+        sensitive = "yes" if described.sensitive else ""
+        lines.append(f"| `{action}` | `{described.entity}` | {described.when} | {chain} | {sensitive} |")
+    return "\n".join(lines) + "\n"

@@ -8,25 +8,34 @@ from synergymesh.domain.plan import Plan
 from synergymesh.domain.scheduler import Scheduler
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.features import check_feature
+from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
-from synergymesh.errors import BacklogFull, InvalidRequest, RateLimitExceeded
+from synergymesh.errors import BacklogFull, Denied, InvalidRequest, RateLimitExceeded
 
 
 class Admission:
     """Admit submissions inside a tenant's plan.
 
     Args:
+        hits: is told of what is denied.
         queued_tasks_max: tasks that may wait, over all tenants.
     """
 
     def __init__(
-        self, tenants: Tenants, scheduler: Scheduler[LiveRun], runs: OpenRuns, *, queued_tasks_max: int
+        self,
+        tenants: Tenants,
+        scheduler: Scheduler[LiveRun],
+        runs: OpenRuns,
+        hits: LimitHits,
+        *,
+        queued_tasks_max: int,
     ) -> None:
         self._tenants = tenants
         self._scheduler = scheduler
         self._runs = runs
+        self._hits = hits
         self._queued_tasks_max = queued_tasks_max
         self._rates: dict[str, SubmissionRate] = {}
 
@@ -46,6 +55,13 @@ class Admission:
             BacklogFull: too many tasks wait.
             RateLimitExceeded: the tenant submits too fast.
         """
+        try:
+            self._admit(tenant, plan, priority, now, plan.size if size is None else size)
+        except Denied as denied:
+            self._hits.hit(tenant.tenant_id, denied)
+            raise
+
+    def _admit(self, tenant: Tenant, plan: Plan, priority: int, now: Instant, asked: int) -> None:
         plans = self._tenants.plans
         for feature, what in plan.features.items():
             check_feature(tenant, feature, what, plans)
@@ -53,7 +69,6 @@ class Admission:
             check_feature(tenant, "custom_policies", "a priority", plans)
         if any(plan.largest_request):
             self._check_size(tenant, plan)
-        asked = plan.size if size is None else size
         self._check_backlog(tenant, asked)
         if tenant.parent_id is None:
             self._check_whole_backlog(asked)
@@ -92,9 +107,13 @@ class Admission:
             InvalidRequest, BacklogFull: as in `admit`.
         """
         self._check_size(tenant, plan)
-        for each in self._family(tenant):
-            self._check_backlog(each, plan.size)
-        self._check_whole_backlog(plan.size)
+        try:
+            for each in self._family(tenant):
+                self._check_backlog(each, plan.size)
+            self._check_whole_backlog(plan.size)
+        except Denied as denied:
+            self._hits.hit(tenant.tenant_id, denied)
+            raise
 
     def _family(self, tenant: Tenant) -> list[Tenant]:
         """Give the tenant and the one whose quota it shares."""

@@ -21,6 +21,7 @@ from synergymesh.domain.retry import ErrorInfo, RetryPolicy
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.templates import Template
 from synergymesh.domain.tenants import Tenant
+from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.control import Control
 from synergymesh.engine.dispatch import Dispatcher
@@ -161,7 +162,16 @@ class DirectCalls:
             created_at=now,
         )
         row = RunCreated(
-            run.run_id, tenant.tenant_id, version.plan.workflow, version.plan.content_hash, b"{}", None, 0, 0, now
+            run.run_id,
+            tenant.tenant_id,
+            version.plan.workflow,
+            version.plan.content_hash,
+            b"{}",
+            None,
+            0,
+            0,
+            now,
+            by=current_actor(),
         )
         run.unrecorded = [version.row(now), row] if not version.stored else [row]
         run.direct = tasks

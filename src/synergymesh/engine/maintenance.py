@@ -11,6 +11,7 @@ from synergymesh.domain.scheduler import Scheduler
 from synergymesh.engine.alerts import LOOK_SECONDS, Alerts
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
+from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.statistics import HOUR, Statistics
@@ -60,6 +61,7 @@ class Maintenance:
         statistics: Statistics,
         alerts: Alerts,
         neighbours: Neighbours,
+        limit_hits: LimitHits,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -69,6 +71,7 @@ class Maintenance:
         self._statistics = statistics
         self._alerts = alerts
         self._neighbours = neighbours
+        self._limit_hits = limit_hits
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._written: dict[str, dict[Hashable, int]] = {}
@@ -89,6 +92,7 @@ class Maintenance:
         """Write down what was learnt and counted; at the end."""
         self.record_learnt()
         self._statistics.write()
+        self._limit_hits.close(self._clock.now())
 
     def record_learnt(self) -> None:
         """Write down the durations that changed since they were written."""
@@ -121,6 +125,7 @@ class Maintenance:
             self._attempts.record_long_tasks()
             self._scheduler.correct_long(self._clock.now())
             self._neighbours.count()
+            self._limit_hits.flush(self._clock.now())
             if ticks % COUNT_TICKS == 0:
                 self._statistics.write()
             if ticks % LEARN_TICKS == 0:
