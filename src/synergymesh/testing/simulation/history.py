@@ -23,6 +23,9 @@ from synergymesh.ports.store import (
     WorkflowStored,
 )
 
+FOLLOWING = (ExecutionStatus.SKIPPED, ExecutionStatus.CANCELLED)
+"""Ends that follow from those of other tasks, or from the wish to cancel."""
+
 Fail = Callable[[str, str], None]
 
 
@@ -125,6 +128,8 @@ class History:
     def _finished(self, change: TaskFinished) -> None:
         run = self.runs[change.run_id]
         known = run.ended.get(change.component_id)
+        if known is not None and known.status is change.status and change.status in FOLLOWING:
+            return  # worked out again after a restart; the store keeps the first one
         if known is not None and known != change:
             self._fail("I2", f"{change.run_id}/{change.component_id} was {known.status}, and then {change.status}")
         elif known is None and run.end is not None:

@@ -73,7 +73,12 @@ class Options:
 
 
 _DEATHS = {"deaths": (1, 2, 3, 5), "restarts": (0, 0, 1), "store_errors": (0.0, 0.0, 0.05)}
-_PUNCTUAL: dict[str, tuple[float, ...]] = {"late_reports": (0.0,), "store_delays": (0.0,), "twice_reports": (0.0,)}
+_PUNCTUAL: dict[str, tuple[float, ...]] = {
+    "late_reports": (0.0,),
+    "store_delays": (0.0,),
+    "twice_reports": (0.0,),
+    "window": (1_000,),  # who waits for the next page to be read is not eligible meanwhile
+}
 _KINDS: dict[str, tuple[int, dict[str, tuple[float, ...]]]] = {
     "plain": (10, {"late_reports": (0.0,), "restarts": (0, 1)}),
     "storm": (
