@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.explaining import RunExplanation, TaskExplanation
     from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
     from synergymesh.engine.overview import Overview, TenantActivity
+    from synergymesh.engine.pausing import PausedWorkflow
     from synergymesh.engine.views import BreakerView, LingeringAttempt, Run, RunTask
     from synergymesh.engine.what_if import TenantChange, WhatIf
     from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
@@ -73,6 +74,7 @@ _HOMES = {
     "synergymesh.engine.explaining": ("RunExplanation", "TaskExplanation"),
     "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
     "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
+    "synergymesh.engine.pausing": ("PausedWorkflow",),
     "synergymesh.engine.events": ("RunEvent",),
     "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
     "synergymesh.engine.overview": ("Overview", "TenantActivity"),
@@ -145,6 +147,7 @@ __all__ = [
     "Neighbour",
     "Orchestrator",
     "Overview",
+    "PausedWorkflow",
     "PlannedRun",
     "PlannedTask",
     "Redriven",

@@ -31,6 +31,7 @@ from synergymesh.engine.monitoring import Monitoring
 from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.overview import Overviews
+from synergymesh.engine.pausing import Pausing
 from synergymesh.engine.recordings import Recordings
 from synergymesh.engine.recovery import Recovery
 from synergymesh.engine.reruns import Reruns
@@ -89,6 +90,7 @@ class Parts:
     control: Control
     reruns: Reruns
     dead_letters: DeadLetters
+    pausing: Pausing
     watching: Watching
     versions: Versions
     window: Window
@@ -227,6 +229,7 @@ def assemble(
         ),
         reruns=reruns,
         dead_letters=DeadLetters(store, committer, reruns, clock),
+        pausing=Pausing(store, committer, scheduler, runs, dispatcher, window, watching, tenants, clock),
         watching=watching,
         versions=versions,
         window=window,

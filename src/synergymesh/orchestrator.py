@@ -158,6 +158,7 @@ class Orchestrator(RunControl):
             await parts.tenants.load()
             await parts.circuits.load()
             await parts.statistics.load()
+            await parts.pausing.load()
             await parts.recovery.run()
             if self._execute:
                 parts.dispatcher.start()
@@ -770,7 +771,12 @@ class Orchestrator(RunControl):
         return self._parts
 
     def _problem(self, record: RunRecord) -> str | None:
-        version = self._running.versions.known(record.content_hash)
+        parts = self._running
+        if record.paused_at is not None:
+            return "it is paused"
+        if parts.pausing.is_workflow_paused(record.tenant_id, record.workflow):
+            return f"the workflow {record.workflow!r} is paused"
+        version = parts.versions.known(record.content_hash)
         return None if version is None else version.problem
 
     def _handle(self, run_id: str, tenant_id: str) -> RunHandle:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from synergymesh.engine.dead_letter_views import DeadLetter
 from synergymesh.engine.dead_letters import Redriven
+from synergymesh.engine.pausing import PausedWorkflow
 from synergymesh.run_handle import RunHandle
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RunControl:
-    """Retry and replay runs, and see to dead letters; `Orchestrator` has all of these verbs."""
+    """Retry, replay and pause runs, and see to dead letters; `Orchestrator` has all of these verbs."""
 
     @property
     def _running(self) -> Parts:
@@ -61,6 +62,63 @@ class RunControl:
             StoreUnavailable: the new run could not be recorded.
         """
         return self._handle(*await self._running.reruns.replay(run_id, tenant, input))
+
+    # --- pauses ---------------------------------------------------------------------------------------------------
+
+    async def pause_run(self, run_id: str, *, tenant: str | None = None) -> bool:
+        """Let nothing more of a run start, also after a restart, until it is resumed; what runs goes on.
+
+        Its time limits go on as well.
+
+        Returns:
+            whether the run was still open.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        return await self._running.pausing.pause_run(run_id, tenant)
+
+    async def resume_run(self, run_id: str, *, tenant: str | None = None) -> bool:
+        """Let a paused run go on, unless its workflow or its tenant is paused too.
+
+        Returns:
+            whether it was paused, and still open.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        return await self._running.pausing.resume_run(run_id, tenant)
+
+    async def pause_workflow(self, workflow: str, *, tenant: str | None = None) -> PausedWorkflow:
+        """Let nothing more of a workflow start, also after a restart, until it is resumed; what runs goes on.
+
+        Submissions are accepted, and wait.
+
+        Args:
+            workflow: its name.
+            tenant: for whom; None for all tenants.
+
+        Raises:
+            InvalidRequest: it is no name, or 10,000 workflows are paused already.
+            UnknownTenant: there is none of that id.
+        """
+        return await self._running.pausing.pause_workflow(workflow, tenant)
+
+    async def resume_workflow(self, workflow: str, *, tenant: str | None = None) -> bool:
+        """Let a workflow go on that was paused for that tenant, or for all (None).
+
+        Returns:
+            whether it was paused so.
+
+        Raises:
+            InvalidRequest: it is no name.
+            UnknownTenant: there is none of that id.
+        """
+        return await self._running.pausing.resume_workflow(workflow, tenant)
+
+    async def paused_workflows(self, *, tenant: str | None = None) -> list[PausedWorkflow]:
+        """Give the workflows that are paused: for a tenant, or all of them (None)."""
+        return self._running.pausing.workflows(tenant)
 
     # --- dead letters ---------------------------------------------------------------------------------------------
 

@@ -74,7 +74,20 @@ def shop(tmp_path: Path) -> str:
     return "the-shop.py"
 
 
-COMMANDS = ["run", "resume", "runs", "show", "cancel", "retry", "replay", "graph", "dead-letters", "tenants"]
+COMMANDS = [
+    "run",
+    "resume",
+    "runs",
+    "show",
+    "cancel",
+    "retry",
+    "replay",
+    "graph",
+    "dead-letters",
+    "pause",
+    "unpause",
+    "tenants",
+]
 TENANT_COMMANDS = ["list", "show", "create", "suspend", "resume", "delete"]
 
 

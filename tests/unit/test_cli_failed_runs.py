@@ -184,3 +184,34 @@ def test_dead_letters_alone_shows_its_help(cli: Cli) -> None:
     shown = cli("dead-letters")
     assert shown.code == 0
     assert all(command in shown.out for command in ("list", "show", "redrive", "discard"))
+
+
+def test_a_workflow_is_paused_listed_and_let_go_on(cli: Cli, failed: str, tmp_path: Path) -> None:
+    (tmp_path / "repaired").touch()
+    assert cli("pause", "workflow", "checkout", "--tenant", "Acme").out == "checkout is paused for Acme\n"
+    assert "Acme" in cli("pause", "list").out
+    assert cli("pause", "list", "--json").json[0]["workflow"] == "checkout"
+    new = cli("retry", failed, "--json").json["id"]
+    assert "paused" in cli("resume", "the-shop.py", "--timeout", "0.2").out
+    assert cli("show", new, "--json").json["status"] == "running"
+    assert cli("unpause", "workflow", "checkout").out == "checkout was not paused for all tenants\n"
+    assert cli("unpause", "workflow", "checkout", "--tenant", "Acme").code == 0
+    assert cli("resume", "the-shop.py").code == 0
+    assert cli("show", new, "--json").json["status"] == "success"
+    assert "no workflow is paused" in cli("pause", "list").err
+    assert "is that its name" in cli("pause", "workflow", "chekout").err
+
+
+def test_a_run_is_paused_and_let_go_on(cli: Cli, failed: str) -> None:
+    new = cli("retry", failed, "--json").json["id"]
+    assert cli("pause", "run", new).out == f"{new} is paused\n"
+    assert cli("unpause", "run", new).out == f"{new} goes on\n"
+    assert cli("unpause", "run", new).out == f"{new} was not paused\n"
+    assert cli("pause", "run", failed).out == f"{failed} was over already\n"
+    for command in (
+        ("pause", "run", "run-nothing"),
+        ("pause", "workflow", ""),
+        ("pause", "workflow", "w", "--tenant", "x"),
+    ):
+        ended = cli(*command)
+        assert (ended.code, ended.out) == (2, "")

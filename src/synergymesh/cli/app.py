@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synergymesh.cli import breakers, dead_letters, doctor, output, tenants
+from synergymesh.cli import breakers, dead_letters, doctor, output, pauses, tenants
 from synergymesh.cli.endings import (
     INTERNAL,
     INTERRUPTED,
@@ -171,6 +171,21 @@ app.add_typer(
     "  synergymesh tenants create Acme --tier professional --max-concurrent-tasks 50\n"
     "  synergymesh tenants list\n"
     "  synergymesh tenants suspend Acme",
+)
+app.add_typer(
+    pauses.pause,
+    name="pause",
+    epilog="\b\nExamples:\n"
+    "  synergymesh pause run run-18c3a5f0e1b2c3d4aabbccdd\n"
+    "  synergymesh pause workflow checkout --tenant Acme\n"
+    "  synergymesh pause list",
+)
+app.add_typer(
+    pauses.unpause,
+    name="unpause",
+    epilog="\b\nExamples:\n"
+    "  synergymesh unpause run run-18c3a5f0e1b2c3d4aabbccdd\n"
+    "  synergymesh unpause workflow checkout",
 )
 app.add_typer(
     dead_letters.app,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.graph import Graph
     from synergymesh.domain.timeline import Timeline
     from synergymesh.engine.dead_letter_views import DeadLetter
+    from synergymesh.engine.pausing import PausedWorkflow
     from synergymesh.engine.views import BreakerView, LogLine, Run
     from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
     from synergymesh.store.sqlite import SqliteReader
@@ -157,6 +158,12 @@ class Reading:
             limit=limit,
             cursor=cursor,
         )
+
+    async def paused_workflows(self) -> list[PausedWorkflow]:
+        """Give the workflows that are paused."""
+        from synergymesh.engine.pausing import paused_workflow_view
+
+        return [paused_workflow_view(x.workflow, x.tenant_id, x.paused_at) for x in await self._reader.list_pauses()]
 
     async def dead_letter(self, dead_letter_id: str) -> DeadLetter:
         """Give one with everything that is known of it.

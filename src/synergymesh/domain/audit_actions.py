@@ -25,6 +25,8 @@ class Action(StrEnum):
     RUN_LINKED = "run.linked"
     RUN_STARTED = "run.started"
     RUN_CANCEL_REQUESTED = "run.cancel_requested"
+    RUN_PAUSED = "run.paused"
+    RUN_RESUMED = "run.resumed"
     RUN_FINISHED = "run.finished"
     TASK_STARTED = "task.started"
     TASK_RETRIED = "task.retried"
@@ -33,6 +35,8 @@ class Action(StrEnum):
     TASK_FINISHED = "task.finished"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"
     RUNS_PRUNED = "runs.pruned"
+    WORKFLOW_PAUSED = "workflow.paused"
+    WORKFLOW_RESUMED = "workflow.resumed"
     LIMIT_HIT = "limit.hit"
     BREAKER_CHANGED = "breaker.changed"
     TENANT_CREATED = "tenant.created"
@@ -93,6 +97,8 @@ CATALOGUE: dict[Action, Described] = {
         _routine(Action.RUN_LINKED, "run/RUN", "a new run goes on with an earlier one, or repeats it"),
         _routine(Action.RUN_STARTED, "run/RUN", "the first attempt of a run that goes on after it"),
         _routine(Action.RUN_CANCEL_REQUESTED, "run/RUN", "somebody wants a run to stop"),
+        _routine(Action.RUN_PAUSED, "run/RUN", "nothing more of a run starts"),
+        _routine(Action.RUN_RESUMED, "run/RUN", "a paused run goes on"),
         _routine(Action.RUN_FINISHED, "run/RUN", "a run is final; its status is in the details"),
         _routine(Action.TASK_STARTED, "task/RUN/COMPONENT", "an attempt has been running for a second, or is watched"),
         _routine(Action.TASK_RETRIED, "task/RUN/COMPONENT", "an attempt failed and another one follows"),
@@ -102,6 +108,8 @@ CATALOGUE: dict[Action, Described] = {
         _sensitive(
             Action.DEAD_LETTER_DISCARDED, "dead_letter/RUN:COMPONENT", "a dead letter is put away, with a reason"
         ),
+        _sensitive(Action.WORKFLOW_PAUSED, "workflow/WORKFLOW", "nothing more of a workflow starts"),
+        _sensitive(Action.WORKFLOW_RESUMED, "workflow/WORKFLOW", "a paused workflow goes on"),
         _routine(
             Action.RUNS_PRUNED,
             "tenant/TENANT",

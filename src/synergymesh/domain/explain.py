@@ -78,8 +78,8 @@ REMEDIES: Mapping[Reason, Remedy] = MappingProxyType(
             remedy="Repair what it calls: it is tried again at the moment shown. Or reset the breaker.",
         ),
         Reason.PAUSED: Remedy(
-            meaning="The tenant is suspended or was paused by the operator.",
-            remedy="Resume the tenant.",
+            meaning="The run, its workflow or its tenant was paused (a tenant: suspended).",
+            remedy="Resume what the line names: `synergymesh unpause`, or `synergymesh tenants resume`.",
         ),
         Reason.BACKLOG: Remedy(
             meaning="So many runs of the tenant wait in front of this one that it is not looked at yet.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from heapq import heappush
+from heapq import heapify, heappush
 from typing import Final, Generic
 
 from synergymesh.domain.estimates import Estimates
@@ -191,6 +191,34 @@ class QueueTree(Generic[WorkT]):
         queue = self._queues.get(tenant_id)
         if queue is not None:
             self._look_again(queue)
+
+    def recall(self, tenant_id: str, runs: Iterable[WorkT]) -> list[tuple[WorkT, int, Instant]]:
+        """Take back every waiting task of runs, delayed ones too. O(everything that waits).
+
+        Returns:
+            of each the run, its position, and the moment for which it was added; 0 for one that could start.
+        """
+        queue = self._queues.get(tenant_id)
+        if queue is None:
+            return []
+        gone = {id(run) for run in runs}
+        waiting = (*queue.ready, *(queue.aside or ()))
+        taken: list[tuple[WorkT, int, Instant]] = [(item[4], item[5], 0) for item in waiting if id(item[4]) in gone]
+        queue.ready[:] = [item for item in queue.ready if id(item[4]) not in gone]
+        heapify(queue.ready)
+        if queue.aside is not None:
+            queue.aside = [item for item in queue.aside if id(item[4]) not in gone] or None
+        delayed = [
+            entry for entry in self._timers if entry[2] is queue and entry[3] is not None and id(entry[3][4]) in gone
+        ]
+        if delayed:
+            places = {entry[1] for entry in delayed}
+            self._timers[:] = [entry for entry in self._timers if entry[1] not in places]
+            heapify(self._timers)
+            queue.delayed -= len(delayed)
+            taken += [(item[4], item[5], at) for at, _, _, item in delayed if item is not None]
+        self._look_again(queue)
+        return taken
 
     # --- the rolling hour -------------------------------------------------------------------------------------------
 

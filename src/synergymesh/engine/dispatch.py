@@ -79,6 +79,9 @@ class Dispatcher:
         if run.version.tasks is None:
             self.parked.setdefault(run.version.plan.content_hash, []).append((run, positions, at))
             return
+        if run.held is not None:
+            run.held.update(dict.fromkeys(positions, at))
+            return
         plan = run.version.plan
         scheduler = self.scheduler
         crashes = run.crashes

@@ -122,7 +122,7 @@ class Explaining:
         now = self._clock.now()
         waiting = []
         for position in plan.roots[:TASKS_MAX]:
-            blockers = []
+            blockers = self._paused(run)
             if run.not_before > now:
                 blockers.append(Blocker(reason=Reason.RETRY_DELAY, level=run.tenant_id, until=run.not_before))
             blockers += self._scheduler.limits_against(run.tenant_id, plan.requests[position], now)
@@ -145,7 +145,17 @@ class Explaining:
             explained += [self._blocked(run, p) for p in run.state.blocked()[: TASKS_MAX - len(explained)]]
         return explained
 
+    def _paused(self, run: LiveRun) -> list[Blocker]:
+        """Say what is paused: the run itself, or its workflow."""
+        workflow = run.version.plan.workflow
+        found = [run.run_id] if run.paused else []
+        if self._runs.is_workflow_paused(run.tenant_id, workflow):
+            found.append(f"workflow {workflow}")
+        return [Blocker(reason=Reason.PAUSED, level=level) for level in found]
+
     def _startable(self, run: LiveRun, position: int) -> TaskExplanation:
+        if run.held is not None:
+            return TaskExplanation(task_id=run.version.plan.component_ids[position], blockers=tuple(self._paused(run)))
         found = self._scheduler.explain(run, position, self._clock.now(), tenant_id=run.tenant_id)
         start = found.estimated_start
         return TaskExplanation(

@@ -123,6 +123,9 @@ class LiveRun:
         tries: by position, the attempts that were followed by another one.
         crashes: by position, how often the process died while the task ran.
         errors: by position, why tasks failed for good.
+        paused: whether somebody paused this run.
+        held: while nothing of it may start (it is paused, or its workflow is): by position, from which moment the tasks
+            could; else None.
         direct: by position, what a direct call calls; None for a run of a workflow.
         unrecorded: changes that go in front of the first ones that are recorded of the run, or None.
         limits: the deadlines of the run and its tasks; None if there are none.
@@ -136,10 +139,12 @@ class LiveRun:
         "created_at",
         "direct",
         "errors",
+        "held",
         "input",
         "limits",
         "not_before",
         "order",
+        "paused",
         "priority",
         "recoveries",
         "run_id",
@@ -182,6 +187,8 @@ class LiveRun:
         self.start_recorded = started_at is not None
         self.state = RunState(version.plan)
         self.cancelling = False
+        self.paused = False
+        self.held: dict[int, Instant] | None = None
         self.running: dict[int, Attempt] | None = None
         self.tries: dict[int, Tries] | None = None
         self.crashes: dict[int, int] | None = None

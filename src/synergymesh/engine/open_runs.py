@@ -86,12 +86,14 @@ class OpenRuns:
         circuits: counts how attempts end.
         policy_of: gives the retry policy of a run's task at a position.
         waits_no_more: is called with a run when its first task starts, or when it is clear that none will.
+        is_workflow_paused: tells whether nothing of a workflow may start for a tenant.
         backlog: counts the open tasks.
         given_up: ids of runs whose verdicts could not be recorded; they are taken up again after a restart.
     """
 
     def __init__(self, committer: Committer, clock: Clock, dice: Random, *, payload_bytes_max: int) -> None:
         self.released: Callable[[LiveRun, Sequence[int], Instant], None] = _nothing
+        self.is_workflow_paused: Callable[[str, str], bool] = _never
         self.policy_of: Callable[[LiveRun, int], RetryPolicy] = _as_planned
         self.circuits: AttemptCounter | None = None
         self.limited_started: Callable[[LiveRun, int, bool], None] = _nothing
@@ -113,6 +115,8 @@ class OpenRuns:
 
     def load(self, run: LiveRun) -> None:
         """Take up a run whose open tasks are counted already."""
+        if run.paused or self.is_workflow_paused(run.tenant_id, run.version.plan.workflow):
+            run.held = {}
         self._live[run.run_id] = run
         if self.followers:
             self.followers.arrive(run)
@@ -472,3 +476,8 @@ def _output_of(attempt: Attempt, output: CapturedOutput, now: Instant) -> Output
 
 def _nothing(*_: object) -> None:
     """Do nothing; until somebody listens."""
+
+
+def _never(*_: object) -> bool:
+    """Say no; until somebody knows."""
+    return False

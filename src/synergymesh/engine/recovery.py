@@ -102,6 +102,7 @@ class Recovery:
             recoveries=record.recoveries,
             started_at=record.started_at,
         )
+        run.paused = record.paused_at is not None
         now = self._clock.now()
         retry_at = self._restore_attempts(run, attempts, now)
         poisoned = self._restore_tasks(run, tasks)

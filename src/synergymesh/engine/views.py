@@ -121,6 +121,7 @@ class Run:
         recoveries: how often a crash of the process interrupted it.
         retry_of: the run that it goes on from, or None.
         replay_of: the run that it repeats, or None.
+        paused_at: since when it is paused itself, or None.
         tasks: every task in the order of the definition; empty in a list of runs.
     """
 
@@ -141,6 +142,7 @@ class Run:
     recoveries: int
     retry_of: str | None = None
     replay_of: str | None = None
+    paused_at: datetime | None = None
     reason: str | None = None
     tasks: tuple[RunTask, ...] = ()
 
@@ -265,7 +267,7 @@ def summary(errors: Mapping[str, ErrorInfo]) -> str | None:
 def run_view(
     record: RunRecord, live: LiveRun | None = None, tasks: tuple[RunTask, ...] = (), *, problem: str | None = None
 ) -> Run:
-    """Describe a run; `problem` is why its version cannot be executed, if that is known."""
+    """Describe a run; `problem` is why it does not go on, if that is known."""
     errors = errors_of(record.error)
     status = record.status
     started_at = record.started_at
@@ -274,7 +276,7 @@ def run_view(
         started_at = live.started_at if started_at is None else started_at
         if started_at is not None:
             status = ExecutionStatus.RUNNING
-        reason = live.version.problem
+        reason = problem or live.version.problem
     return Run(
         id=record.run_id,
         tenant_id=record.tenant_id,
@@ -293,6 +295,7 @@ def run_view(
         recoveries=record.recoveries % RESTORE_STEP,
         retry_of=record.retry_of,
         replay_of=record.replay_of,
+        paused_at=None if status.is_final else _moment(record.paused_at),
         reason=reason,
         tasks=tasks,
     )

@@ -84,7 +84,8 @@ class Part:
 
 def waits(record: RunRecord) -> bool:
     """Tell whether a run was not begun when it was read."""
-    return record.started_at is None and record.ended_at is None and record.cancel_requested_at is None
+    begun = (record.started_at, record.ended_at, record.cancel_requested_at, record.paused_at)
+    return all(moment is None for moment in begun)
 
 
 def live_run(row: RunCreated | RunRecord, version: Version) -> LiveRun:

@@ -167,6 +167,11 @@ class Window:
             if part is not None:
                 self._look_again(part)
 
+    def workflow_changed(self) -> None:
+        """Look again at what all tenants can start, because a workflow was paused or goes on."""
+        for part in list(self._parts.values()):
+            self._look_again(part)
+
     def _look_again(self, part: Part) -> None:
         stuck = {run.version.plan.content_hash: run.version for run in part.ready.values()}
         stuck = {key: version for key, version in stuck.items() if self._is_stuck(part.tenant_id, version)}
@@ -239,9 +244,9 @@ class Window:
 
     def _is_stuck(self, tenant_id: str, version: Version) -> bool:
         """Tell whether no run of a version can begin: no functions, or more is asked for than the limits as such."""
-        if version.tasks is None:
-            return True
         plan = version.plan
+        if version.tasks is None or self._runs.is_workflow_paused(tenant_id, plan.workflow):
+            return True
         if not any(plan.largest_request):
             return False
         fits = self._dispatcher.scheduler.can_ever_run

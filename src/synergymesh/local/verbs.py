@@ -25,6 +25,7 @@ from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.monitoring import TenantHealth
 from synergymesh.engine.overview import Overview
+from synergymesh.engine.pausing import PausedWorkflow
 from synergymesh.engine.views import LogLine
 
 AnswerT = TypeVar("AnswerT")
@@ -167,6 +168,13 @@ class Discard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: str | None = None
 
 
+class OfWorkflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name a workflow; of a certain tenant, or of all."""
+
+    workflow: str
+    tenant: str | None = None
+
+
 class NewRun(msgspec.Struct, frozen=True):
     """Name a run that was made."""
 
@@ -236,6 +244,10 @@ REPLAY = Verb("replay", Replay, NewRun, of=_new_run)
 REDRIVE_DEAD_LETTER = Verb("redrive_dead_letter", OfDeadLetter, NewRun, of=_new_run)
 REDRIVE_DEAD_LETTERS = Verb("redrive_dead_letters", DeadLetterFilter, Redriven, seconds_max=REDRIVE_SECONDS)
 DISCARD_DEAD_LETTER = Verb("discard_dead_letter", Discard, DeadLetter)
+PAUSE_RUN = Verb("pause_run", OfRun, bool)
+UNPAUSE_RUN = Verb("resume_run", OfRun, bool)
+PAUSE_WORKFLOW = Verb("pause_workflow", OfWorkflow, PausedWorkflow)
+UNPAUSE_WORKFLOW = Verb("resume_workflow", OfWorkflow, bool)
 
 VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
     {
@@ -267,6 +279,10 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             REDRIVE_DEAD_LETTER,
             REDRIVE_DEAD_LETTERS,
             DISCARD_DEAD_LETTER,
+            PAUSE_RUN,
+            UNPAUSE_RUN,
+            PAUSE_WORKFLOW,
+            UNPAUSE_WORKFLOW,
         )
     }
 )

@@ -191,6 +191,42 @@ class CancelRequested(msgspec.Struct, frozen=True, gc=False):
     by: Actor | None = None
 
 
+class RunPaused(msgspec.Struct, frozen=True, gc=False):
+    """Nothing more of a run starts until it is resumed. It is among the begun runs meanwhile, not the waiting ones."""
+
+    run_id: str
+    tenant_id: str
+    paused_at: Instant
+    by: Actor | None = None
+
+
+class RunResumed(msgspec.Struct, frozen=True, gc=False):
+    """A paused run goes on."""
+
+    run_id: str
+    tenant_id: str
+    resumed_at: Instant
+    by: Actor | None = None
+
+
+class WorkflowPaused(msgspec.Struct, frozen=True, gc=False):
+    """Nothing more of a workflow starts for a tenant, or for all of them (""), until it is resumed."""
+
+    workflow: str
+    tenant_id: str
+    paused_at: Instant
+    by: Actor | None = None
+
+
+class WorkflowResumed(msgspec.Struct, frozen=True, gc=False):
+    """A paused workflow goes on for a tenant, or for all (""): where it is not paused for the tenant too."""
+
+    workflow: str
+    tenant_id: str
+    resumed_at: Instant
+    by: Actor | None = None
+
+
 class TaskStarted(msgspec.Struct, frozen=True, gc=False):
     """An attempt runs. Written only for long tasks, and for those of runs that a crash has interrupted before."""
 
@@ -303,6 +339,10 @@ Change = (
     | RunLinked
     | RunStarted
     | CancelRequested
+    | RunPaused
+    | RunResumed
+    | WorkflowPaused
+    | WorkflowResumed
     | TaskStarted
     | AttemptFailed
     | TaskFinished
@@ -410,6 +450,15 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     tasks: int = 1
     retry_of: str | None = None
     replay_of: str | None = None
+    paused_at: Instant | None = None
+
+
+class PauseRecord(msgspec.Struct, frozen=True, gc=False):
+    """A workflow that is paused for a tenant, or for all of them (`tenant_id` is empty), as stored."""
+
+    tenant_id: str
+    workflow: str
+    paused_at: Instant
 
 
 class WaitingRecord(msgspec.Struct, frozen=True, gc=False):
@@ -684,9 +733,9 @@ class Store(AuditLog, Protocol):
     ) -> list[RunRecord]:
         """Give the tenant's open runs that are not begun and may start by `due_by`, by (level, id).
 
-        A run is begun once its start or the wish to cancel it is recorded. An engine records the start of a run with
-        its first task or attempt, so a waiting run is nothing but its row. Only those behind `after`, which is
-        (level, id) of a run, and none of the workflow versions `except_versions`.
+        A run is begun once its start or the wish to cancel or to pause it is recorded. An engine records the start of
+        a run with its first task or attempt, so a waiting run is nothing but its row. Only those behind `after`,
+        which is (level, id) of a run, and none of the workflow versions `except_versions`.
         """
         ...
 
@@ -755,4 +804,8 @@ class Store(AuditLog, Protocol):
 
     async def get_retry(self, run_id: str, tenant_id: str | None) -> str | None:
         """Give the id of the run that goes on where this one failed."""
+        ...
+
+    async def list_pauses(self) -> list[PauseRecord]:
+        """Give all workflows that are paused, ordered by (tenant, workflow)."""
         ...

@@ -31,6 +31,8 @@ from synergymesh.ports.store import (
     RunCreated,
     RunFinished,
     RunLinked,
+    RunPaused,
+    RunResumed,
     RunStarted,
     StatisticCounted,
     TaskFinished,
@@ -38,6 +40,8 @@ from synergymesh.ports.store import (
     TenantCreated,
     TenantPlanChanged,
     TenantStatusChanged,
+    WorkflowPaused,
+    WorkflowResumed,
     WorkflowStored,
 )
 
@@ -192,6 +196,33 @@ def _cancel_requested(change: CancelRequested) -> Entry:
     at = change.requested_at
     action = Action.RUN_CANCEL_REQUESTED.value
     return make_entry(change.tenant_id, at, action, f"run/{change.run_id}", at, change.by, _SUCCESS, _NOTHING)
+
+
+def _run_paused(change: RunPaused) -> Entry:
+    at = change.paused_at
+    entity = f"run/{change.run_id}"
+    return make_entry(change.tenant_id, at, Action.RUN_PAUSED.value, entity, at, change.by, _SUCCESS, _NOTHING)
+
+
+def _run_resumed(change: RunResumed) -> Entry:
+    at = change.resumed_at
+    entity = f"run/{change.run_id}"
+    return make_entry(change.tenant_id, at, Action.RUN_RESUMED.value, entity, at, change.by, _SUCCESS, _NOTHING)
+
+
+def _workflow_paused(change: WorkflowPaused) -> Entry:
+    return _of_workflow(Action.WORKFLOW_PAUSED, change, change.paused_at)
+
+
+def _workflow_resumed(change: WorkflowResumed) -> Entry:
+    return _of_workflow(Action.WORKFLOW_RESUMED, change, change.resumed_at)
+
+
+def _of_workflow(action: Action, change: WorkflowPaused | WorkflowResumed, at: Instant) -> Entry:
+    """Give the entry in the tenant's chain, or in that of the mesh when it is about all tenants."""
+    return make_entry(
+        change.tenant_id, at, action.value, f"workflow/{change.workflow}", at, change.by, _SUCCESS, _NOTHING
+    )
 
 
 class _RunEnd(msgspec.Struct, gc=False):
@@ -429,6 +460,10 @@ ENTRY_OF: dict[type[Change], Callable[[Any], Entry] | None] = {
     RunCreated: _run_submitted,
     RunLinked: _run_linked,
     RunStarted: _run_started,
+    RunPaused: _run_paused,
+    RunResumed: _run_resumed,
+    WorkflowPaused: _workflow_paused,
+    WorkflowResumed: _workflow_resumed,
     CancelRequested: _cancel_requested,
     RunFinished: _run_finished,
     TaskStarted: _task_started,

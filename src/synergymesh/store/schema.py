@@ -53,8 +53,8 @@ def one_of(column: str, statuses: Iterable[ExecutionStatus | TenantStatus | Brea
 _PENDING = one_of("status", [ExecutionStatus.PENDING])
 _OPEN = one_of("status", OPEN_RUN_STATUSES)
 
-WAITING_RUN = f"{_PENDING} AND cancel_requested_at IS NULL"
-"""The condition of a run that is open and not begun."""
+WAITING_RUN = f"{_PENDING} AND cancel_requested_at IS NULL AND paused_at IS NULL"
+"""The condition of a run that is open, not begun and not paused."""
 
 LATER_RUN = f"{WAITING_RUN} AND not_before > created_at"
 """The condition of a waiting run that was submitted for later."""
@@ -62,7 +62,7 @@ LATER_RUN = f"{WAITING_RUN} AND not_before > created_at"
 OVERDUE_RUN = f"{WAITING_RUN} AND start_by > 0"
 """The condition of a run that is not begun, and has to be by a certain moment."""
 
-BEGUN_RUN = f"{_OPEN} AND (NOT {_PENDING} OR cancel_requested_at IS NOT NULL)"
+BEGUN_RUN = f"{_OPEN} AND (NOT {_PENDING} OR cancel_requested_at IS NOT NULL OR paused_at IS NOT NULL)"
 """The condition of every other open run."""
 
 DEAD_TASK = one_of("status", [ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT])
@@ -202,6 +202,7 @@ runs = Table(
     Column("retry_of", Text),
     Column("replay_of", Text),
     Column("pruned_at", BigInteger),
+    Column("paused_at", BigInteger),
     CheckConstraint(one_of("status", RUN_STATUSES), name="status"),
 )
 # Also the target of the foreign keys of tasks and attempts: a row can only name the tenant that its run has.
@@ -240,6 +241,16 @@ Index(
     sqlite_where=text(OVERDUE_RUN),
 )
 Index("ix_runs_begun", runs.c.run_id, runs.c.tenant_id, sqlite_where=text(BEGUN_RUN))
+
+# The workflows of which nothing starts: of a tenant, or of all (`tenant_id` is empty then, so there is no foreign key).
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("paused_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 tasks = Table(
     "tasks",

@@ -21,6 +21,7 @@ from synergymesh.ports.store import (
     EstimateRecord,
     Incarnation,
     OutputRecord,
+    PauseRecord,
     PrunablePage,
     Pruned,
     ReservationRecord,
@@ -36,6 +37,7 @@ from synergymesh.store import (
     audit_reads,
     backlog_reads,
     dead_letters,
+    pauses,
     pruning,
     reads,
     space,
@@ -240,6 +242,10 @@ class _ReadVerbs:
         """Give entries, newest first: of one chain in its order, or of all (None) in the order of their recording."""
         wanted = audit_reads.Wanted(since, until, action, actor, entity, outcome)
         return await self._read(audit_reads.find_entries, tenant_id, wanted, cursor, limit)
+
+    async def list_pauses(self) -> list[PauseRecord]:
+        """Give all workflows that are paused, ordered by (tenant, workflow)."""
+        return await self._read(pauses.list_pauses)
 
     async def list_dead_letters(
         self,

@@ -297,6 +297,18 @@ LINK_RUNS = _update(
     ["run_id", "tenant_id", "retry_of", "replay_of"],
 )
 
+PAUSE_RUNS = _update(
+    sa.update(runs)
+    .values(paused_at=_value(3))
+    .where(*_THIS_RUN, runs.c.paused_at.is_(None), has_status(runs, OPEN_RUN_STATUSES)),
+    ["run_id", "tenant_id", "paused_at"],
+)
+
+RESUME_RUNS = _update(
+    sa.update(runs).values(paused_at=sa.null()).where(*_THIS_RUN, runs.c.paused_at.is_not(None)),
+    ["run_id", "tenant_id"],
+)
+
 REQUEST_CANCELS = _update(
     sa.update(runs)
     .values(cancel_requested_at=_value(3))

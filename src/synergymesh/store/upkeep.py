@@ -21,6 +21,7 @@ from synergymesh.store.schema import (
     estimates,
     hour_reservations,
     meta,
+    pauses,
     runs,
     statistics,
     tasks,
@@ -79,7 +80,7 @@ _DELETE_RUNS = compile_query(sa.delete(runs).where(runs.c.run_id.in_(_LISTED)))
 
 _DELETE_OF_TENANTS = [
     delete_rows(table, table.c.tenant_id.in_(_DELETED))
-    for table in (breakers, hour_reservations, estimates, statistics)
+    for table in (breakers, hour_reservations, estimates, statistics, pauses)
 ]
 
 # Only used when no deleted tenant has anything else any more; the foreign keys would tell. Children first.

@@ -42,6 +42,8 @@ from synergymesh.ports.store import (
     RunCreated,
     RunFinished,
     RunLinked,
+    RunPaused,
+    RunResumed,
     RunStarted,
     StatisticCounted,
     TaskFinished,
@@ -50,11 +52,14 @@ from synergymesh.ports.store import (
     TenantPlanChanged,
     TenantStatusChanged,
     Unit,
+    WorkflowPaused,
+    WorkflowResumed,
     WorkflowStored,
 )
 from synergymesh.store import statements as sql
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.chain_ends import forget_ends
+from synergymesh.store.pauses import pause_workflow, resume_workflow
 from synergymesh.store.reads import find_runs
 from synergymesh.store.schema import runs, tenants, workflows
 from synergymesh.store.sqlite_errors import UNRECORDABLE
@@ -78,6 +83,8 @@ _OfRun = (
     RunCreated
     | RunLinked
     | RunStarted
+    | RunPaused
+    | RunResumed
     | CancelRequested
     | TaskStarted
     | AttemptFailed
@@ -266,6 +273,20 @@ class _Pending:
             case BreakerChanged():
                 self.write()
                 if sql.CHANGE_BREAKER.execute(self._connection, [change]):
+                    self._trail.add_changes([change])
+            case RunPaused():
+                self.write()
+                self._apply_to_runs(sql.PAUSE_RUNS, [change])
+            case RunResumed():
+                self.write()
+                self._apply_to_runs(sql.RESUME_RUNS, [change])
+            case WorkflowPaused():
+                self.write()
+                if pause_workflow(self._connection, change):
+                    self._trail.add_changes([change])
+            case WorkflowResumed():
+                self.write()
+                if resume_workflow(self._connection, change):
                     self._trail.add_changes([change])
             case Noted():
                 self._notes.append(change)

@@ -53,6 +53,7 @@ from synergymesh.testing.store_commit_contract import CommitContract
 from synergymesh.testing.store_dead_letters_contract import DeadLettersContract
 from synergymesh.testing.store_housekeeping_contract import HousekeepingContract
 from synergymesh.testing.store_outputs_contract import OutputsContract
+from synergymesh.testing.store_pauses_contract import PausesContract
 from synergymesh.testing.store_statistics_contract import StatisticsContract
 from synergymesh.testing.store_tenancy_contract import TenancyContract
 
@@ -67,6 +68,7 @@ class StoreContract(
     DeadLettersContract,
     HousekeepingContract,
     OutputsContract,
+    PausesContract,
 ):
     """Test a store; the fixture `database` of the subclass makes stores on one database."""
 
