@@ -625,3 +625,28 @@ def test_estimates_are_handed_out_to_be_stored_and_taken_back() -> None:
     push(fresh, "a", Run(), component=("flow", 1))
     (again,) = start_all(fresh)
     assert again.charged == 1_000_000 * again.dominant
+
+
+# --- taking back ------------------------------------------------------------------------------------------------------
+
+
+def test_every_waiting_task_of_a_run_is_taken_back_wherever_it_waits() -> None:
+    scheduler = scheduler_of("a", limits=Limits(max_concurrent=9, memory_mb=10, cpu_millis=9))
+    held, other = Run("held"), Run("other")
+    for run in (held, other):
+        push(scheduler, "a", run, 0)
+        push(scheduler, "a", run, 1, at=NOW + 5)
+        push(scheduler, "a", run, 2, request=Request(11, 0), rank=9)
+        push(scheduler, "a", run, 3, circuit="api", rank=8)
+    scheduler.set_gate("a", "api", permits=0)
+    assert sorted(grant.position for grant in start_all(scheduler)) == [0, 0]
+    push(scheduler, "a", held, 4)
+    taken = sorted((run.name, position, at) for run, position, at in scheduler.recall("a", [held]))
+    assert taken == [("held", 1, NOW + 5), ("held", 2, 0), ("held", 3, 0), ("held", 4, 0)]
+    assert scheduler.recall("a", [held]) == scheduler.recall("nobody", [held]) == []
+    scheduler.open_gate("a", "api")
+    scheduler.wake(NOW + 9)
+    assert sorted((grant.run.name, grant.position) for grant in start_all(scheduler, NOW + 9)) == [
+        ("other", 1),
+        ("other", 3),
+    ]

@@ -79,6 +79,7 @@ class Followed:
             run.retries += 1
         elif event.status.is_final:
             run.done += 1
+            run.total = max(run.total, run.done)  # what undoes a task is not counted before it is needed
             run.failed += event.status in (FAILED, TIMEOUT)
         if known is None or known.attempt != event.attempt:
             return Seen(True, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,12 +52,12 @@ def graph(
     """Analyse a graph: phases, critical path, parallelism, recommendations."""
     if installed == (file is not None):
         raise InvalidRequest("give a FILE, or --installed. `synergymesh graph --help` shows how.", field="file")
-    title, resolver = _of_installed() if installed else _of_file(str(file))
+    title, resolver, undoing = (*_of_installed(), {}) if installed else _of_file(str(file))
     match format_:
         case Format.TABLE:
-            text = "\n".join(_lines(title, resolver, workers))
+            text = "\n".join([*_lines(title, resolver, workers), *_undoing_lines(undoing)])
         case Format.JSON:
-            text = output.as_json(_everything(title, resolver, workers))
+            text = output.as_json({**_everything(title, resolver, workers), "compensations": undoing})
         case Format.DOT:
             text = resolver.to_dot()
         case Format.MERMAID:
@@ -79,7 +79,7 @@ def graph(
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def _of_file(spec: str) -> tuple[str, DependencyResolver]:
+def _of_file(spec: str) -> tuple[str, DependencyResolver, dict[str, str]]:
     from synergymesh.resolver import DependencyResolver
     from synergymesh.workflows.loader import load_workflow
 
@@ -89,7 +89,7 @@ def _of_file(spec: str) -> tuple[str, DependencyResolver]:
     resolver.add_dependencies(
         (c.component_id, d.component_id, d.required) for c in definition.components for d in c.dependencies
     )
-    return f"workflow {definition.name}", resolver
+    return f"workflow {definition.name}", resolver, {k: c.task for k, c in definition.compensations.items()}
 
 
 def _of_installed() -> tuple[str, DependencyResolver]:
@@ -117,6 +117,14 @@ def _everything(title: str, resolver: DependencyResolver, workers: Sequence[int]
         "critical_path": resolver.get_critical_path(),
         "parallelization": resolver.get_parallelization_analysis(workers=workers or None),
     }
+
+
+def _undoing_lines(undoing: Mapping[str, str]) -> list[str]:
+    """Give what the table format shows of compensations."""
+    if not undoing:
+        return []
+    rows = _table(("COMPONENT", "IS UNDONE BY"), list(undoing.items()), numbers=())
+    return ["", "when a run fails or is cancelled, the latest first:", *rows]
 
 
 def _lines(title: str, resolver: DependencyResolver, workers: Sequence[int] | None) -> list[str]:

@@ -24,6 +24,9 @@ from synergymesh.domain.task_settings import (
 from synergymesh.domain.templates import Template
 from synergymesh.errors import DuplicateComponent, GraphTooLarge, InvalidWorkflow, UnknownComponent
 
+UNDO = "undo:"
+"""In front of the id of a component, names the one that undoes it."""
+
 FORMAT = 1
 """Version of the JSON of a definition."""
 
@@ -73,7 +76,9 @@ class Component(msgspec.Struct, frozen=True):
         kwargs: templates of the keyword arguments.
         dependencies: those whose results are used and those that only come first, each once.
         required: whether the run fails when this component does.
-        weight and all that follow: as in `TaskSettings`.
+        weight and those that follow: as in `TaskSettings`.
+        compensate: the call that undoes this one when the run fails or is cancelled, or None; its id is `undo:` and
+            this one's, and nothing can depend on it.
 
     Raises:
         InvalidWorkflow: a field is outside its range.
@@ -95,6 +100,7 @@ class Component(msgspec.Struct, frozen=True):
     queue_timeout: float | None = None
     heartbeat_timeout: float | None = None
     breaker: str | None = None
+    compensate: Component | None = None
 
     def __post_init__(self) -> None:
         check_identifier(self.component_id, "component id")
@@ -163,6 +169,9 @@ class WorkflowDefinition:
         for position, component in enumerate(self.components):
             if positions.setdefault(component.component_id, position) != position:
                 raise DuplicateComponent(component.component_id)
+        for component in self.components:
+            if component.compensate is not None and component.compensate.component_id in positions:
+                raise DuplicateComponent(component.compensate.component_id)
         object.__setattr__(self, "positions", positions)
         self._make_edges_of_optional_components_optional()
         self._check_references()
@@ -231,6 +240,25 @@ class WorkflowDefinition:
 
     def _unknown(self, component_id: str) -> UnknownComponent:
         return UnknownComponent(component_id, get_close_matches(component_id, self.positions, n=3))
+
+    @property
+    def compensations(self) -> dict[str, Component]:
+        """Give by the id of a component the one that undoes it."""
+        return {c.component_id: c.compensate for c in self.components if c.compensate is not None}
+
+    def find(self, component_id: str) -> Component:
+        """Give the component of that id, also one that undoes another.
+
+        Raises:
+            UnknownComponent: there is none.
+        """
+        position = self.positions.get(component_id)
+        if position is not None:
+            return self.components[position]
+        undoing = self.compensations.get(component_id.removeprefix(UNDO))
+        if undoing is None or undoing.component_id != component_id:
+            raise self._unknown(component_id)
+        return undoing
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
@@ -307,6 +335,8 @@ def _component_to_json(component: Component) -> dict[str, Any]:
     if not component.required:
         document["required"] = False
     document.update(settings_to_json(component.settings))
+    if component.compensate is not None:
+        document["compensate"] = _component_to_json(component.compensate)
     return document
 
 
@@ -322,6 +352,7 @@ def _component_from_json(document: dict[str, Any], shared: dict[tuple[str, bool]
         dependencies=tuple([shared.get(key) or shared.setdefault(key, Dependency(*key)) for key in keys]),
         required=document.get("required", True),
         **settings_from_json(document),
+        compensate=_component_from_json(document["compensate"], shared) if "compensate" in document else None,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.definition import Component, WorkflowDefinition
 from synergymesh.domain.limits import Request
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.templates import compile_arguments, compile_template, inputs, references
@@ -34,17 +34,16 @@ class PlanLimits:
 
     __slots__ = ("queue_timeout", "timeout", "totals", "waits")
 
-    def __init__(self, definition: WorkflowDefinition) -> None:
-        components = definition.components
+    def __init__(self, definition: WorkflowDefinition, components: Sequence[Component]) -> None:
         self.timeout = definition.timeout
         self.queue_timeout = definition.queue_timeout
         self.totals = {p: c.total_timeout for p, c in enumerate(components) if c.total_timeout is not None}
         self.waits = {p: c.queue_timeout for p, c in enumerate(components) if c.queue_timeout is not None}
 
     @classmethod
-    def of(cls, definition: WorkflowDefinition) -> PlanLimits | None:
+    def of(cls, definition: WorkflowDefinition, components: Sequence[Component]) -> PlanLimits | None:
         """Give the limits of a workflow; None if it has none."""
-        limits = cls(definition)
+        limits = cls(definition, components)
         has_any = limits.timeout or limits.queue_timeout or limits.totals or limits.waits
         return limits if has_any else None
 
@@ -52,7 +51,11 @@ class PlanLimits:
 class Plan:
     """Hold what the engine needs of a definition, by position (0 to size - 1).
 
+    What undoes components has the positions from size on; it counts in no figure until it is needed.
+
     Attributes:
+        components: the component at each position.
+        undo: the position of what undoes a component, by that of the component.
         component_ids: the id at each position.
         dependents: for each position, pairs of (dependent's position, whether the dependency is required).
         open_dependencies: for each position, how many dependencies it has.
@@ -76,6 +79,7 @@ class Plan:
         "arguments",
         "circuits",
         "component_ids",
+        "components",
         "content_hash",
         "costs",
         "definition",
@@ -99,6 +103,7 @@ class Plan:
         "sources",
         "timeouts",
         "tolerated",
+        "undo",
         "uses",
         "workflow",
     )
@@ -107,11 +112,11 @@ class Plan:
         self, definition: WorkflowDefinition, default_policy: RetryPolicy, default_request: Request = NO_REQUEST
     ) -> None:
         components = definition.components
+        undoing = definition.compensations
         self.definition = definition
         self.workflow = definition.name
         self.content_hash = definition.content_hash
         self.size = len(components)
-        self.component_ids = tuple(c.component_id for c in components)
         self.positions = positions = definition.positions
         edges = [
             (position, positions[d.component_id], d.required and components[positions[d.component_id]].required)
@@ -129,17 +134,27 @@ class Plan:
             component.priority * RANKS_PER_PRIORITY + min(int(rank * MICROSECONDS), RANKS_PER_PRIORITY // 2)
             for component, rank in zip(components, definition.graph.upward_ranks(), strict=True)
         ]
-        self.costs = [min(int(c.weight * MICROSECONDS), COST_MICROSECONDS_MAX) for c in components]
         self.tolerated = [
             not component.required or (bool(out) and not any(required for _, required in out))
             for component, out in zip(components, self.dependents, strict=True)
         ]
+        self.undo: dict[int, int] = {}
+        if undoing:
+            self.undo = {positions[done]: self.size + number for number, done in enumerate(undoing)}
+            components = (*components, *undoing.values())
+            self.positions = positions = {c.component_id: p for p, c in enumerate(components)}
+            self.dependents += [()] * len(undoing)
+            self.ranks += [c.priority * RANKS_PER_PRIORITY for c in undoing.values()]
+            self.tolerated += [False] * len(undoing)
+        self.components = components
+        self.component_ids = tuple(c.component_id for c in components)
+        self.costs = [min(int(c.weight * MICROSECONDS), COST_MICROSECONDS_MAX) for c in components]
         self.policies = [c.retry or default_policy for c in components]
         self.timeouts = [c.timeout for c in components]
         self.heartbeats = (
             [c.heartbeat_timeout for c in components] if any(c.heartbeat_timeout for c in components) else None
         )
-        self.limits = PlanLimits.of(definition)
+        self.limits = PlanLimits.of(definition, components)
         self.requests = [
             Request(
                 default_request.memory_mb if c.memory_mb is None else c.memory_mb,
@@ -159,7 +174,7 @@ class Plan:
         self.sources = [tuple(positions[r] for r in references([*c.args, *c.kwargs.values()])) for c in components]
         self.needs_input = [bool(inputs([*c.args, *c.kwargs.values()])) for c in components]
         self.output_needs_input = bool(inputs(definition.output))
-        self.uses = [0] * self.size
+        self.uses = [0] * len(components)
         for sources in self.sources:
             for source in sources:
                 self.uses[source] += 1
@@ -172,7 +187,7 @@ class Plan:
 def _features(definition: WorkflowDefinition) -> dict[str, str]:
     """Say which features of a tier a definition uses."""
     used: dict[str, str] = {}
-    for component in definition.components:
+    for component in (*definition.components, *definition.compensations.values()):
         shown = f"{component.component_id!r} of {definition.name!r}"
         if component.retry is not None:
             used.setdefault("advanced_retry", f"the retry policy of {shown}")

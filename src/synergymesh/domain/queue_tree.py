@@ -202,12 +202,16 @@ class QueueTree(Generic[WorkT]):
         if queue is None:
             return []
         gone = {id(run) for run in runs}
-        waiting = (*queue.ready, *(queue.aside or ()))
+        gates = list((queue.gates or {}).values())
+        waiting = (*queue.ready, *(queue.aside or ()), *(item for gate in gates for item in gate.parked))
         taken: list[tuple[WorkT, int, Instant]] = [(item[4], item[5], 0) for item in waiting if id(item[4]) in gone]
         queue.ready[:] = [item for item in queue.ready if id(item[4]) not in gone]
         heapify(queue.ready)
         if queue.aside is not None:
             queue.aside = [item for item in queue.aside if id(item[4]) not in gone] or None
+        for gate in gates:
+            gate.parked[:] = [item for item in gate.parked if id(item[4]) not in gone]
+            heapify(gate.parked)
         delayed = [
             entry for entry in self._timers if entry[2] is queue and entry[3] is not None and id(entry[3][4]) in gone
         ]

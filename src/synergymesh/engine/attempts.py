@@ -186,7 +186,7 @@ class Attempts:
         if not attempt.settled:
             if attempt.expired is not None:
                 outcome = attempt.expired
-            elif isinstance(outcome, Cancelled) and not attempt.run.cancelling:
+            elif isinstance(outcome, Cancelled) and not attempt.run.gives_up:
                 outcome = Interrupted()
             self._runs.judge(attempt, outcome)
         self._leave(attempt)

@@ -48,7 +48,10 @@ class Control:
         record = await self._watching.record_of(run_id, tenant_id)
         if record.status.is_final:
             return False
-        run = self._runs.get(run_id) or await self._window.fetch(run_id, tenant_id)
+        run = self._runs.get(run_id)
+        if run is not None and run.state.compensating:
+            return False  # it has failed or was cancelled, and what it did is being undone
+        run = run or await self._window.fetch(run_id, tenant_id)
         if run is None or not run.state.open_tasks:
             return False  # final, or its end is on its way
         await self.cancel(run)
@@ -71,13 +74,13 @@ class Control:
             raise TenantHasOpenRuns(tenant_id, open_runs)
         for run in self._runs:
             if run.tenant_id == tenant.tenant_id:
-                await self.cancel(run)
+                await self.cancel(run, abandon=True)
                 await self._watching.end_of(run.run_id, tenant_id)
         for run_id in self._runs.followers.run_ids():
             # what waits in the store is deleted with the tenant; only those who follow it have to be told
             followed = await self._window.fetch(run_id, tenant_id)
             if followed is not None:
-                await self.cancel(followed)
+                await self.cancel(followed, abandon=True)
         await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
         self._window.forget(tenant_id)
         for run in self._runs:
@@ -90,9 +93,11 @@ class Control:
             if await self._store.get_run(run_id, None) is None and self._runs.get(run_id) is None:
                 self._runs.followers.release(run_id, UnknownRun(run_id))
 
-    async def cancel(self, run: LiveRun) -> None:
-        """Cancel an open run."""
-        if not run.cancelling and run.state.open_tasks:
+    async def cancel(self, run: LiveRun, *, abandon: bool = False) -> None:
+        """Cancel an open run; with `abandon`, without undoing what it did."""
+        again = abandon and not run.abandoned
+        run.abandoned = run.abandoned or abandon
+        if (not run.cancelling or again) and run.state.open_tasks:
             recorded = self._runs.cancel(run, current_actor())
             self._scheduler.refresh(run.tenant_id)
             for attempt in list((run.running or {}).values()):

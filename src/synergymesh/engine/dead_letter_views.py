@@ -150,11 +150,12 @@ async def look_into(store: Reads, record: DeadLetterRecord) -> DeadLetter:
     if workflow is None:
         raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
     definition = WorkflowDefinition.from_json(workflow.definition)
-    component = definition.components[definition.positions[record.component_id]]
+    component = definition.find(record.component_id)
     values = [*component.args, *component.kwargs.values()]
     used = {definition.positions[component_id] for component_id in references(values)}
     rows = await store.list_tasks([run_id], tenant_id) if used else []
-    results = {definition.positions[row.component_id]: row.result for row in rows}
+    places = definition.positions
+    results = {places[row.component_id]: row.result for row in rows if row.component_id in places}
 
     def result_of(position: int) -> Any:
         raw = results.get(position)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from synergymesh.domain.definition import UNDO
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.dead_letter_views import (
@@ -102,7 +103,7 @@ class DeadLetters:
             TenantNotActive, InvalidRequest, FeatureNotEnabled, RateLimitExceeded, BacklogFull: it is not admitted.
         """
         record = await find(self._store, dead_letter_id, tenant_id)
-        return await self._reruns.retry(record.run_id, record.tenant_id, from_failed=True)
+        return await self._go_on(record)
 
     async def redrive_many(
         self,
@@ -147,10 +148,16 @@ class DeadLetters:
                     return Redriven(runs=runs, skipped=skipped, stopped=str(error), more=True)
         return Redriven(runs=runs, skipped=skipped, stopped=None, more=False)
 
+    async def _go_on(self, record: DeadLetterRecord) -> tuple[str, str]:
+        """Go on with the run, or, if something could not be undone, with undoing."""
+        if record.component_id.startswith(UNDO):
+            return await self._reruns.compensate(record.run_id, record.tenant_id)
+        return await self._reruns.retry(record.run_id, record.tenant_id, from_failed=True)
+
     async def _redrive_in_time(self, record: DeadLetterRecord) -> str:
         while True:
             try:
-                new_id, _ = await self._reruns.retry(record.run_id, record.tenant_id, from_failed=True)
+                new_id, _ = await self._go_on(record)
             except RateLimitExceeded as error:
                 await asyncio.sleep(error.retry_after)
             else:

@@ -167,7 +167,7 @@ class Explaining:
 
     def _blocked(self, run: LiveRun, position: int) -> TaskExplanation:
         plan = run.version.plan
-        component = plan.definition.components[position]
+        component = plan.components[position]
         waits_for = tuple(
             d.component_id
             for d in component.dependencies

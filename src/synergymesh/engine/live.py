@@ -11,6 +11,7 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
 from synergymesh.domain.retry import ErrorInfo, Outcome, TimedOut
 from synergymesh.domain.run_state import PENDING, RETRYING, RUNNING, RunState
+from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tries import NO_TRIES, Cause, Tries
 from synergymesh.engine.deadlines import Deadline
 from synergymesh.engine.events import RunEvent, error_of
@@ -21,6 +22,13 @@ from synergymesh.ports.store import Change, RunFinished, TaskRecord
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.workflows.direct_tasks import DirectTask
 from synergymesh.workflows.tasks import Task
+
+SETTLED_BY_AN_ATTEMPT = (
+    ExecutionStatus.SUCCESS,
+    ExecutionStatus.FAILED,
+    ExecutionStatus.TIMEOUT,
+)
+"""Skipped and cancelled tasks follow from these, and from the wish to cancel."""
 
 
 class Attempt:
@@ -124,6 +132,8 @@ class LiveRun:
         crashes: by position, how often the process died while the task ran.
         errors: by position, why tasks failed for good.
         paused: whether somebody paused this run.
+        abandoned: whether it is cancelled without undoing what it did: its tenant is deleted.
+        last_end: the latest end of its tasks, where their order counts.
         held: while nothing of it may start (it is paused, or its workflow is): by position, from which moment the tasks
             could; else None.
         direct: by position, what a direct call calls; None for a run of a workflow.
@@ -134,6 +144,7 @@ class LiveRun:
     """
 
     __slots__ = (
+        "abandoned",
         "cancelling",
         "crashes",
         "created_at",
@@ -141,6 +152,7 @@ class LiveRun:
         "errors",
         "held",
         "input",
+        "last_end",
         "limits",
         "not_before",
         "order",
@@ -188,6 +200,8 @@ class LiveRun:
         self.state = RunState(version.plan)
         self.cancelling = False
         self.paused = False
+        self.abandoned = False
+        self.last_end: Instant = 0
         self.held: dict[int, Instant] | None = None
         self.running: dict[int, Attempt] | None = None
         self.tries: dict[int, Tries] | None = None
@@ -205,9 +219,19 @@ class LiveRun:
         status = self.state.statuses[position]
         return status is PENDING or status is RETRYING
 
+    @property
+    def gives_up(self) -> bool:
+        """Tell whether what runs of it is not tried again: it is cancelled, and does not undo anything."""
+        return self.cancelling and (self.abandoned or not self.state.compensating)
+
     def restore(self, task: TaskRecord) -> None:
         """Take over the verdict on a task that an attempt has ended before."""
         position = self.version.plan.positions[task.component_id]
+        if position >= self.version.plan.size:
+            if task.status is ExecutionStatus.SUCCESS:
+                self.state.compensated.add(position)
+            return
+        self.last_end = max(self.last_end, task.ended_at or 0)
         self.state.move(position, RUNNING)
         error = error_of(task.error)
         if error is not None:

@@ -53,6 +53,8 @@ log = Log("synergymesh.engine")
 NO_POSITION = -1
 """Stands for the run itself where errors are kept by position."""
 
+DONE_WELL = (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL)
+
 encode_json = msgspec.json.Encoder().encode
 
 
@@ -186,6 +188,8 @@ class OpenRuns:
         assert run.running is not None
         del run.running[position]
         now = self._clock.now()
+        if run.state.committed is not None:
+            now = run.last_end = max(now, run.last_end + 1)  # what is undone is so in the reverse of this order
         if attempt.context.output is not None:
             run.unrecorded = [*(run.unrecorded or ()), _output_of(attempt, attempt.context.output, now)]
         if type(outcome) is Succeeded:
@@ -232,7 +236,7 @@ class OpenRuns:
             postponements=tries.postponements,
             losses=tries.losses,
             began=attempt.started_at if tries.began is None else tries.began,
-            cancelling=run.cancelling,
+            cancelling=run.gives_up,
             now=now,
             dice=self._dice.random(),
         )
@@ -286,9 +290,10 @@ class OpenRuns:
             unit += self._without_attempt(run, skipped, finished.ended_at)
         end = None
         if not run.state.open_tasks:
-            end = self._end(run, finished.ended_at)
-            unit.append(end)
-        elif not run.start_recorded:
+            ready, end = self._what_follows(run, finished.ended_at)
+            if end is not None:
+                unit.append(end)
+        if end is None and not run.start_recorded:
             unit[:0] = self.first_news(run)
         self.put(run, unit, partial(self._settled, run, unit, ready, end))
 
@@ -315,10 +320,25 @@ class OpenRuns:
             for p in positions
         ]
 
-    def conclude(self, run: LiveRun) -> None:
-        """Have the end of a run recorded that was taken up with nothing left to do."""
-        end = self._end(run, self._clock.now())
-        self._committer.put([end], partial(self._settled, run, [end], [], end))
+    def conclude(self, run: LiveRun) -> bool:
+        """Go on with a run that was taken up with no task left; tell whether it undoes something, else it ends."""
+        _, end = self._what_follows(run, self._clock.now())
+        if end is not None:
+            self._committer.put([end], partial(self._settled, run, [end], [], end))
+        return end is None
+
+    def _what_follows(self, run: LiveRun, now: Instant) -> tuple[list[int], RunFinished | None]:
+        """Say what follows when no task is open: something is to be undone, or the run ends."""
+        end = self._end(run, now)
+        if not run.state.committed or run.state.compensating or run.abandoned or end.status in DONE_WELL:
+            return [], end
+        ready = run.state.begin_compensation()
+        if not ready:
+            return [], self._end(run, now)
+        if run.limits is not None and run.limits.run is not None:
+            run.limits.run.cancel()  # its time is over in any case; undoing takes as long as it takes
+        self.backlog.add(run.tenant_id, run.state.open_tasks)
+        return ready, None
 
     def first_news(self, run: LiveRun) -> list[Change]:
         """Give the record of a run's start, once."""
@@ -388,7 +408,7 @@ class OpenRuns:
         self.waits_no_more(run)
         if run.limits is not None:
             run.limits.close()
-        run.state.cancel_waiting()  # nothing more of it starts
+        run.state.cancel_waiting(compensations=True)  # nothing more of it starts
         for attempt in list((run.running or {}).values()):
             attempt.settled = True
         for watcher in run.watchers or ():
@@ -414,20 +434,22 @@ class OpenRuns:
         self.waits_no_more(run)
         run.timed_out = timed_out
         now = self._clock.now()
-        cancelled = run.state.cancel_waiting()
+        cancelled = run.state.cancel_waiting(compensations=run.abandoned)
         self.backlog.add(run.tenant_id, -len(cancelled))
         unit: list[Change] = [
             CancelRequested(run.run_id, run.tenant_id, now, by),
             *self._without_attempt(run, cancelled, now),
         ]
+        ready: list[int] = []
         end = None
         if not run.state.open_tasks:
-            end = self._end(run, now)
-            unit.append(end)
+            ready, end = self._what_follows(run, now)
+            if end is not None:
+                unit.append(end)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done(answer: Answer) -> None:
-            self._settled(run, unit, [], end, answer)
+            self._settled(run, unit, ready, end, answer)
             if not recorded.done():
                 recorded.set_result(None)
 

@@ -13,7 +13,7 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tries import cause_of
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.events import error_of
-from synergymesh.engine.live import LiveRun
+from synergymesh.engine.live import SETTLED_BY_AN_ATTEMPT, LiveRun
 from synergymesh.engine.open_runs import OpenRuns, encode_json
 from synergymesh.engine.time_limits import TimeLimits
 from synergymesh.engine.versions import Version, Versions
@@ -35,13 +35,6 @@ FUNCTION_LOST = (
 )
 QUARANTINED = "synergymesh.Quarantined"
 """The type of the error of a quarantined task."""
-
-SETTLED_BY_AN_ATTEMPT = (
-    ExecutionStatus.SUCCESS,
-    ExecutionStatus.FAILED,
-    ExecutionStatus.TIMEOUT,
-)
-"""Skipped and cancelled tasks follow from these, and from the wish to cancel."""
 
 RecordT = TypeVar("RecordT", TaskRecord, AttemptRecord)
 
@@ -107,13 +100,14 @@ class Recovery:
         retry_at = self._restore_attempts(run, attempts, now)
         poisoned = self._restore_tasks(run, tasks)
         self._runs.add(run)
-        if not run.state.open_tasks:
-            self._runs.conclude(run)
+        if not run.state.open_tasks and not self._runs.conclude(run):
             return
         startable = run.state.startable()
         self._time_limits.restore(run, tasks)
-        if record.cancel_requested_at is not None:
+        if record.cancel_requested_at is not None and not run.state.compensating:
             await self._runs.cancel(run, timed_out=self._time_limits.passed(run, record.cancel_requested_at))
+            for position in set(poisoned).intersection(run.state.startable()):
+                self._quarantine(run, position, poisoned[position], self._clock.now())
             return
         if version.source == DIRECT:
             self._fail_direct_call(run, startable, self._clock.now())
@@ -125,6 +119,8 @@ class Recovery:
                 at = max(retry_at.get(position, 0), run.not_before)
                 self._dispatcher.offer(run, [position], at if at > now else 0)
         for position, task in poisoned.items():
+            if not run.wants(position):
+                continue
             self._quarantine(run, position, task, now)
 
     def _restore_attempts(self, run: LiveRun, attempts: Sequence[AttemptRecord], now: Instant) -> dict[int, Instant]:
@@ -142,6 +138,8 @@ class Recovery:
     def _restore_tasks(self, run: LiveRun, tasks: Sequence[TaskRecord]) -> dict[int, TaskRecord]:
         """Settle the tasks that are final; give those during which the process died too often, by position."""
         poisoned = {}
+        if run.version.plan.undo:  # what is undone is so in the reverse of the order in which it was done
+            tasks = sorted(tasks, key=lambda task: task.ended_at or 0)
         for task in tasks:
             if task.status in SETTLED_BY_AN_ATTEMPT:
                 run.restore(task)

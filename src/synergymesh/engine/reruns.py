@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synergymesh.domain.definition import UNDO
 from synergymesh.domain.inputs import check_inputs
 from synergymesh.domain.payload import encode
 from synergymesh.domain.states import ExecutionStatus
@@ -15,6 +16,8 @@ from synergymesh.engine.watching import Watching
 from synergymesh.errors import RunNotRetryable, StoreError
 from synergymesh.ports.store import RunRecord, Store, TaskRecord
 from synergymesh.workflows.direct_tasks import DIRECT
+
+DEAD = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
 
 class Reruns:
@@ -102,4 +105,57 @@ class Reruns:
     async def _reusable(self, record: RunRecord) -> list[TaskRecord]:
         """Give the tasks whose results are used again."""
         tasks = await self._store.list_tasks([record.run_id], record.tenant_id)
-        return [task for task in tasks if task.status is ExecutionStatus.SUCCESS]
+        plan = (await self._versions.load(record.content_hash)).plan
+        done = [task for task in tasks if task.status is ExecutionStatus.SUCCESS]
+        if not plan.undo:
+            return done
+        gone: set[int] = set()
+        for task in tasks:
+            if plan.positions[task.component_id] < plan.size:
+                continue
+            if task.status is ExecutionStatus.SUCCESS or await self._is_discarded(task):
+                gone.add(plan.positions[task.component_id.removeprefix(UNDO)])
+            elif task.status in DEAD:
+                raise RunNotRetryable(
+                    record.run_id,
+                    f"{task.component_id} failed, so it is not known what is undone. Redrive that dead letter, or "
+                    f"discard it once it is seen to.",
+                )
+        reached = list(gone)  # a result that rests on what was undone is worth nothing either
+        while reached:
+            for dependent, _ in plan.dependents[reached.pop()]:
+                if dependent not in gone:
+                    gone.add(dependent)
+                    reached.append(dependent)
+        kept = [task for task in done if plan.positions[task.component_id] < plan.size]
+        return [task for task in kept if plan.positions[task.component_id] not in gone]
+
+    async def _is_discarded(self, task: TaskRecord) -> bool:
+        if task.status not in DEAD:
+            return False
+        letter = await self._store.get_dead_letter(task.run_id, task.component_id, task.tenant_id)
+        return letter is not None and letter.discarded_at is not None
+
+    async def compensate(self, run_id: str, tenant_id: str) -> tuple[str, str]:
+        """Go on with undoing where it failed, in a new run that does nothing else; give its id and its tenant's.
+
+        Raises:
+            RunNotRetryable: somebody was faster, or the run is open.
+            TenantNotActive, InvalidRequest, FeatureNotEnabled, RateLimitExceeded, BacklogFull: it is not admitted.
+        """
+        record = await self._watching.record_of(run_id, tenant_id)
+        await self._check_retryable(record)
+        tasks = await self._store.list_tasks([run_id], tenant_id)
+        plan = (await self._versions.load(record.content_hash)).plan
+        undone = [
+            task
+            for task in tasks
+            if plan.positions[task.component_id] >= plan.size and task.status is not ExecutionStatus.SUCCESS
+        ]
+        origin = Origin(
+            retry_of=run_id,
+            reused=[task for task in tasks if task not in undone],
+            cancelled=record.cancel_requested_at is not None,
+            size=len(undone),
+        )
+        return await self._enter(record, record.input, origin)

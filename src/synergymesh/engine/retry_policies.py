@@ -41,7 +41,7 @@ class RetryPolicies:
 
     def of(self, run: LiveRun, position: int) -> RetryPolicy:
         """Give the policy of a run's task."""
-        component = run.version.plan.definition.components[position]
+        component = run.version.plan.components[position]
         rules = self._rules_of(run.tenant_id)
         return rules.find(run.version.plan.workflow, component.component_id, component.retry, self._default)
 

@@ -21,7 +21,7 @@ from synergymesh.engine.admission import Admission
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.doubts import Doubts
-from synergymesh.engine.live import LiveRun
+from synergymesh.engine.live import SETTLED_BY_AN_ATTEMPT, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.time_limits import start_by
@@ -30,7 +30,16 @@ from synergymesh.engine.waiting import live_run
 from synergymesh.engine.window import Window
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Change, Refused, RunCreated, RunLinked, RunStarted, TaskFinished, TaskRecord
+from synergymesh.ports.store import (
+    CancelRequested,
+    Change,
+    Refused,
+    RunCreated,
+    RunLinked,
+    RunStarted,
+    TaskFinished,
+    TaskRecord,
+)
 from synergymesh.workflows.workflow import Workflow
 
 PRIORITY_MAX = 1_000
@@ -47,11 +56,19 @@ class Origin(msgspec.Struct, frozen=True):
         retry_of: the run that it goes on from.
         replay_of: the run that it repeats.
         reused: tasks of that run whose results are used again.
+        cancelled: whether that run was cancelled, and this one only undoes what it did.
+        size: how many tasks are left; None for all that are not reused.
     """
 
     retry_of: str | None = None
     replay_of: str | None = None
     reused: Sequence[TaskRecord] = ()
+    cancelled: bool = False
+    size: int | None = None
+
+    def open_tasks(self, version: Version) -> int:
+        """Count the tasks that are left to do."""
+        return version.plan.size - len(self.reused) if self.size is None else self.size
 
     def changes(self, row: RunCreated) -> list[Change]:
         """Give what is recorded of it beside the row of the new run, which has begun if it has results."""
@@ -60,18 +77,26 @@ class Origin(msgspec.Struct, frozen=True):
         ]
         if self.reused:
             changes.append(RunStarted(row.run_id, row.tenant_id, row.created_at))
-        changes += [
-            TaskFinished(
-                row.run_id, t.component_id, row.tenant_id, t.status, 0, None, row.created_at, t.result, t.error
+        if self.cancelled:
+            changes.append(CancelRequested(row.run_id, row.tenant_id, row.created_at, row.by))
+        # in the order in which they were committed, which counts for undoing
+        for later, task in enumerate(sorted(self.reused, key=lambda task: task.ended_at or 0)):
+            at = row.created_at + later
+            changes.append(
+                TaskFinished(
+                    row.run_id, task.component_id, row.tenant_id, task.status, 0, None, at, task.result, task.error
+                )
             )
-            for t in self.reused
-        ]
         return changes
 
     def restore(self, run: LiveRun) -> None:
         """Bring a new run to where it goes on."""
-        for task in self.reused:
-            run.restore(task)
+        for task in sorted(self.reused, key=lambda task: task.ended_at or 0):
+            if task.status in SETTLED_BY_AN_ATTEMPT:
+                run.restore(task)
+        if self.cancelled:
+            run.cancelling = True
+            run.state.cancel_waiting()
 
 
 NO_ORIGIN = Origin()
@@ -167,7 +192,7 @@ class Submission:
         if self._doubts.are_too_many:
             raise StoreUnavailable("the database failed during too many submissions. Wait until it can be read again.")
         now = self._clock.now()
-        size = version.plan.size - len(origin.reused)
+        size = origin.open_tasks(version)
         self._admission.admit(tenant, version.plan, priority, now, size=size)
         row = RunCreated(
             self.new_run_id(now),
@@ -198,7 +223,7 @@ class Submission:
         """Take up a run that is recorded, whether or not its submitter still waits."""
         run_id = row.run_id
         # counted again with the run itself
-        self._runs.backlog.add(row.tenant_id, len(origin.reused) - version.plan.size)
+        self._runs.backlog.add(row.tenant_id, -origin.open_tasks(version))
         error: Exception | None = None
         if isinstance(answer, Exception):
             error = answer
@@ -236,10 +261,8 @@ class Submission:
         run.start_recorded = True
         origin.restore(run)
         self._runs.add(run)
-        if run.state.open_tasks:
+        if run.state.open_tasks or self._runs.conclude(run):
             self._dispatcher.offer(run, run.state.startable())
-        else:
-            self._runs.conclude(run)
 
     def new_run_id(self, now: Instant) -> str:
         """Make an id that sorts by time, never the same twice."""

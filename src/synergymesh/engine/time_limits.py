@@ -97,7 +97,7 @@ class TimeLimits:
             return
         positions = plan.positions
         ended = {positions[task.component_id]: task.ended_at or 0 for task in tasks}
-        components = plan.definition.components
+        components = plan.components
         run.limits = RunLimits(
             {
                 position: max(
@@ -164,7 +164,7 @@ class TimeLimits:
 
     def _end_run(self, run: LiveRun, seconds: float, error: ErrorInfo) -> None:
         """End a run whose time is over: what waits is cancelled, what runs is stopped."""
-        if run.cancelling or self._runs.get(run.run_id) is not run:
+        if run.cancelling or run.state.compensating or self._runs.get(run.run_id) is not run:
             return
         self._runs.cancel(run, timed_out=error)
         self._scheduler.refresh(run.tenant_id)

@@ -47,7 +47,7 @@ class Version:
 
     def bind(self, workflow: Workflow, payload_bytes_max: int) -> bool:
         """Take the functions from a workflow; tell whether it has all of them."""
-        components = self.plan.definition.components
+        components = self.plan.components
         missing = sorted({c.task for c in components} - set(workflow.tasks))
         if missing:
             self.problem = f"the workflow {workflow.name!r} has no task {missing[0]!r} any more"

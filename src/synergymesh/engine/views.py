@@ -12,7 +12,7 @@ import msgspec
 
 from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.captured import OutputLine
-from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.definition import UNDO, WorkflowDefinition
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.payload import decode
 from synergymesh.domain.quota import ResourceQuota
@@ -83,6 +83,7 @@ class RunTask:
         failures: the attempts before the last one, whatever ended them.
         crashes: how often the process died while the task was known to run.
         reused: whether the result is that of an earlier run, which this one goes on from.
+        compensates: the task whose work it undoes, or None.
     """
 
     task_id: str
@@ -97,6 +98,7 @@ class RunTask:
     failures: tuple[Attempt, ...] = ()
     crashes: int = 0
     reused: bool = False
+    compensates: str | None = None
 
     @property
     def failed_attempts(self) -> int:
@@ -307,17 +309,22 @@ def task_views(
     attempts: Sequence[AttemptRecord],
     live: LiveRun | None = None,
 ) -> tuple[RunTask, ...]:
-    """Describe every task of a run, in the order of the definition."""
+    """Describe every task of a run, in the order of the definition; then what undoes them, as far as it is needed."""
     rows = {task.component_id: task for task in tasks}
     failures: dict[str, list[AttemptRecord]] = defaultdict(list)
     for attempt in attempts:
         failures[attempt.component_id].append(attempt)
     views = []
-    for position, component in enumerate(definition.components):
+    undoing = definition.compensations
+    for position, component in enumerate((*definition.components, *undoing.values())):
         component_id = component.component_id
+        compensates = None if position < len(definition.components) else component_id.removeprefix(UNDO)
         earlier = tuple(attempt_view(a) for a in failures.get(component_id, ()))
         row = rows.get(component_id)
         running = None if live is None or live.running is None else live.running.get(position)
+        left = live is not None and position in live.state.compensations
+        if compensates is not None and row is None and not earlier and not left:
+            continue  # it is not needed
         if running is not None and (row is None or not row.status.is_final):
             views.append(
                 RunTask(
@@ -329,6 +336,7 @@ def task_views(
                     progress=running.context.progress,
                     failures=earlier,
                     crashes=0 if row is None else row.crashes,
+                    compensates=compensates,
                 )
             )
         elif row is None:
@@ -336,7 +344,12 @@ def task_views(
             attempt_number = earlier[-1].number if earlier else 0
             views.append(
                 RunTask(
-                    task_id=component_id, task=component.task, status=status, attempt=attempt_number, failures=earlier
+                    task_id=component_id,
+                    task=component.task,
+                    status=status,
+                    attempt=attempt_number,
+                    failures=earlier,
+                    compensates=compensates,
                 )
             )
         else:
@@ -353,6 +366,7 @@ def task_views(
                     failures=earlier,
                     crashes=row.crashes,
                     reused=row.status is ExecutionStatus.SUCCESS and not row.attempt,
+                    compensates=compensates,
                 )
             )
     return tuple(views)

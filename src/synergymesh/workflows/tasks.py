@@ -10,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 from synergymesh.domain.definition import check_identifier
 from synergymesh.domain.task_settings import DEFAULTS, TaskSettings, check_settings
 from synergymesh.errors import InvalidWorkflow
+from synergymesh.workflows.compensation import check_compensation
 from synergymesh.workflows.signatures import Signature
 from synergymesh.workflows.tracing import Settings, current_trace
 
@@ -32,6 +33,7 @@ class Task(Generic[P, R]):
         is_async: whether it is a coroutine function.
         signature: its parameters.
         settings: all of them, by name.
+        compensate: what undoes it, or None.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Task(Generic[P, R]):
         function: Callable[P, R],
         *,
         name: str | None = None,
+        compensate: Callable[..., Any] | None = None,
         **settings: Unpack[TaskSettings],
     ) -> None:
         checked = _check_function(function, name)
@@ -57,6 +60,10 @@ class Task(Generic[P, R]):
         check_settings(owner, settings)
         self.is_async = _is_async(function)
         self.settings: TaskSettings = {**DEFAULTS, **settings}
+        self.compensate: Task[..., Any] | None = None
+        if compensate is not None:
+            self.compensate = compensate if isinstance(compensate, Task) else Task(compensate)
+            check_compensation(self.compensate, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make a component inside a workflow that is being defined, or call the function."""
@@ -143,7 +150,9 @@ def _check_function(function: Any, name: str | None) -> str:
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(*, name: str | None = None, **settings: Unpack[TaskSettings]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(
+    *, name: str | None = None, compensate: Callable[..., Any] | None = None, **settings: Unpack[TaskSettings]
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
 def task(function: Any = None, /, **settings: Any) -> Any:
@@ -153,7 +162,8 @@ def task(function: Any = None, /, **settings: Any) -> Any:
 
     Args:
         function: what to wrap; of a task its function is taken.
-        settings: name (by default the function's), and those of `TaskSettings`.
+        settings: name (by default the function's), compensate (what undoes it when the run fails or is cancelled: a
+            function or a task of its result and, by name, of any of its parameters), and those of `TaskSettings`.
 
     Raises:
         InvalidWorkflow: the function cannot be a task, or a setting is outside its range.

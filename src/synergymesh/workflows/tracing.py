@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ import msgspec
 
 from synergymesh.domain import templates
 from synergymesh.domain.definition import (
+    UNDO,
     Component,
     Dependency,
     WorkflowDefinition,
@@ -21,6 +22,7 @@ from synergymesh.domain.definition import (
 from synergymesh.domain.task_settings import TaskSettings
 from synergymesh.domain.templates import InputRef, NodeRef, Reference, Template
 from synergymesh.errors import DuplicateComponent, InvalidWorkflow
+from synergymesh.workflows.compensation import make_compensation
 from synergymesh.workflows.nodes import Node, describe, is_required, owner_of, reference_of
 
 if TYPE_CHECKING:
@@ -109,12 +111,20 @@ class Trace:
             values = [*component.args, *component.kwargs.values()]
             inner = [Dependency(f"{prefix}.{each.component_id}", each.required) for each in component.dependencies]
             outer = [each for name in templates.inputs(values) for each in sources[name]]
+            undoing = component.compensate
+            if undoing is not None:
+                undoing = msgspec.structs.replace(
+                    _moved(undoing, replace),
+                    component_id=f"{UNDO}{prefix}.{component.component_id}",
+                    dependencies=tuple(
+                        Dependency(f"{prefix}.{each.component_id}", each.required) for each in undoing.dependencies
+                    ),
+                )
             moved = msgspec.structs.replace(
-                component,
+                _moved(component, replace),
                 component_id=f"{prefix}.{component.component_id}",
-                args=tuple(templates.transform(value, replace) for value in component.args),
-                kwargs={name: templates.transform(value, replace) for name, value in component.kwargs.items()},
                 dependencies=merge_dependencies([*inner, *outer, *(() if inner else first)]),
+                compensate=undoing,
             )
             self._add(moved, tasks[component.task])
         by_id = {component.component_id: component for component in self.components}
@@ -145,13 +155,25 @@ class Trace:
         return candidate
 
 
+def _moved(component: Component, replace: Callable[[Reference], Template]) -> Component:
+    """Give a component with the references in its arguments replaced."""
+    return msgspec.structs.replace(
+        component,
+        args=tuple(templates.transform(value, replace) for value in component.args),
+        kwargs={name: templates.transform(value, replace) for name, value in component.kwargs.items()},
+    )
+
+
 def register(tasks: dict[str, Task[..., Any]], task: Task[..., Any], workflow: str) -> None:
     """Note a task under its name.
 
     Raises:
         InvalidWorkflow: another task of the workflow has that name.
     """
-    if tasks.setdefault(task.name, task) is not task:
+    known = tasks.setdefault(task.name, task)
+    if task.compensate is not None:
+        register(tasks, task.compensate, workflow)
+    if known is not task and known.function is not task.function:
         raise InvalidWorkflow(
             f"workflow {workflow!r} has two different tasks named {task.name!r}. Give one another name: "
             f"@task(name=...).",
@@ -203,6 +225,7 @@ def make_component(
         dependencies=merge_dependencies(dependencies),
         required=settings.required,
         **made_settings,
+        compensate=make_compensation(task, component_id, made),
     )
 
 

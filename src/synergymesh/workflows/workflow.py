@@ -145,7 +145,7 @@ class Workflow:
         definition = self.definition
         if trace is None:
             inputs = self.check_input(values)
-            is_async = any(task.is_async for task in self._tasks.values())
+            is_async = any(self._tasks[component.task].is_async for component in definition.components)
             return (direct.run_async if is_async else direct.run)(definition, self._tasks, inputs)
         for name, label, value in arguments:
             self._signature.check(name, label, value, make_template(value, f"{self.name}({name})", trace))
