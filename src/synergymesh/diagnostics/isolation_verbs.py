@@ -191,6 +191,13 @@ async def _breakers(world: World) -> str | None:
     return f"it lists {found[0]}" if found else None
 
 
+async def _paused_workflows(world: World) -> str | None:
+    await world.mesh.pause_workflow("nothing of mine", tenant=world.they)
+    found = await world.mesh.paused_workflows(tenant=world.me)
+    await world.mesh.resume_workflow("nothing of mine", tenant=world.they)
+    return f"it lists {found[0]}" if found else None
+
+
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {
         "breakers": _breakers,
@@ -206,10 +213,13 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
         "handle": _handle,
         "list_runs": _list_runs,
         "logs": _by_run("logs"),
+        "pause_run": _by_run("pause_run"),
+        "paused_workflows": _paused_workflows,
         "redrive_dead_letter": _by_dead_letter("redrive_dead_letter"),
         "redrive_dead_letters": _redrive_many,
         "replay": _by_run("replay"),
         "result_of": _by_run("result_of"),
+        "resume_run": _by_run("resume_run"),
         "retry_run": _by_run("retry_run"),
         "submit": _submit,
         "timeline": _by_run("timeline"),
@@ -239,10 +249,12 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "metrics_text": _OPERATOR,
         "neighbours": _OPERATOR,
         "overview": _OPERATOR,
+        "pause_workflow": _NAMES_ITS_TENANT,
         "prune": _OPERATOR,
         "queue": _OPERATOR,
         "reset_breaker": _NAMES_ITS_TENANT,
         "resume_tenant": _NAMES_ITS_TENANT,
+        "resume_workflow": _NAMES_ITS_TENANT,
         "set_breaker_policy": _NAMES_ITS_TENANT,
         "set_quota": _NAMES_ITS_TENANT,
         "set_retention": _NAMES_ITS_TENANT,
