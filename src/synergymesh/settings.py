@@ -32,7 +32,21 @@ Count = Annotated[int, Field(ge=1, le=QUOTA_FIELD_MAX)]
 
 
 class TierSettings(BaseModel):
-    """Define a tier, or change one; what is not said is as in the tier of that name, or as in basic."""
+    """Define a tier, or change one; what is not said is as in the tier of that name, or as in basic.
+
+    Attributes:
+        max_concurrent_tasks: tasks of a tenant that run at the same time.
+        max_memory_mb: sum of the memory that its running tasks declare, in MiB.
+        max_cpu_percent: of all CPUs, 1 to 100.
+        max_tasks_per_hour: starts in any rolling hour.
+        rate_limit_per_second: submissions per second.
+        burst: submissions that may come at once; as many as the rate gives in a second if it is not said.
+        max_queued_tasks: tasks that wait.
+        weight: in the fair queue.
+        sla_uptime_percent: executions that are promised to succeed.
+        features: names of what its tenants may do.
+        retention_days: how long a finished run is kept; 0 lets it go as soon as it has ended.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
