@@ -26,6 +26,10 @@ def meanings(one: type) -> dict[str, str]:
     return dict(line.strip().split(": ", 1) for line in joined.splitlines() if ": " in line)
 
 
+def number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:,}"
+
+
 def bounds(field: pydantic.fields.FieldInfo) -> str:
     """Give the values that a setting may have."""
     kinds = [field.annotation, *typing.get_args(field.annotation)]
@@ -37,8 +41,8 @@ def bounds(field: pydantic.fields.FieldInfo) -> str:
             marks += getattr(each, "metadata", [each])
     said = {name: getattr(mark, name) for mark in marks for name in ("ge", "gt", "lt", "le") if hasattr(mark, name)}
     if said:
-        low = f"{said['ge']:,g}" if "ge" in said else f"above {said['gt']:,g}"
-        return f"{low} to {said['le']:,g}" if "le" in said else f"from {low}"
+        low = f"{number(said['ge'])}" if "ge" in said else f"above {number(said['gt'])}"
+        return f"{low} to {number(said['le'])}" if "le" in said else f"from {low}"
     names = {"bool": "true, false", "str": "text", "SecretStr": "text", "list": "list of texts", "dict": "tables"}
     words = [
         names.get(
