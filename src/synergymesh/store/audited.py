@@ -51,6 +51,9 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _ENGINE = str(ENGINE)
 _SUCCESS = Outcome.SUCCESS.value
 _FAILURE = Outcome.FAILURE.value
+_RUN_SUBMITTED = Action.RUN_SUBMITTED.value
+_RUN_FINISHED = Action.RUN_FINISHED.value
+_TASK_FINISHED = Action.TASK_FINISHED.value
 _FAILED = ExecutionStatus.FAILED
 _TIMEOUT = ExecutionStatus.TIMEOUT
 
@@ -108,25 +111,35 @@ def make_entry(
     details: Any,
 ) -> Entry:
     """Make an entry; `details` is a struct with its fields in the order of their names, or canonical JSON."""
+    return Entry(*_make(tenant_id, at, action, entity, version, by, outcome, details))
+
+
+def _make(
+    tenant_id: str,
+    at: Instant,
+    action: str,
+    entity: str,
+    version: int,
+    by: Actor | None,
+    outcome: str,
+    details: Any,
+) -> Entry:
+    """Make an entry as a plain tuple: it is made five times as fast as one with names, which few ever look at."""
     if by is None:
         payload = _encode(_Payload(action, _ENGINE, at, details, entity, outcome, tenant_id, version))
-        return Entry(tenant_id, at, action, entity, version, _ENGINE, outcome, payload)
+        return cast(Entry, (tenant_id, at, action, entity, version, _ENGINE, outcome, payload))
     actor = str(by)
     if by.on_behalf_of is by.source is by.request_id is None:
         payload = _encode(_Payload(action, actor, at, details, entity, outcome, tenant_id, version))
     else:
         origin = _Origin(by.on_behalf_of, by.request_id, by.source)
         payload = _encode(_PayloadWithOrigin(action, actor, at, details, entity, origin, outcome, tenant_id, version))
-    return Entry(tenant_id, at, action, entity, version, actor, outcome, payload)
+    return cast(Entry, (tenant_id, at, action, entity, version, actor, outcome, payload))
 
 
 def raw_details(details: Any) -> msgspec.Raw:
     """Give what can be written as JSON as the details of an entry, its keys sorted."""
     return msgspec.Raw(_encode_sorted(details))
-
-
-def _outcome(status: ExecutionStatus) -> str:
-    return _FAILURE if status is _FAILED or status is _TIMEOUT else _SUCCESS
 
 
 class _HasType(msgspec.Struct, gc=False):
@@ -160,9 +173,7 @@ class _Submitted(msgspec.Struct, gc=False):
 def _run_submitted(change: RunCreated) -> Entry:
     details = _Submitted(change.content_hash, len(change.input), change.not_before, change.priority, change.workflow)
     at = change.created_at
-    return make_entry(
-        change.tenant_id, at, Action.RUN_SUBMITTED.value, f"run/{change.run_id}", at, change.by, _SUCCESS, details
-    )
+    return _make(change.tenant_id, at, _RUN_SUBMITTED, f"run/{change.run_id}", at, change.by, _SUCCESS, details)
 
 
 class _Link(msgspec.Struct, gc=False):
@@ -231,17 +242,10 @@ class _RunEnd(msgspec.Struct, gc=False):
 
 
 def _run_finished(change: RunFinished) -> Entry:
-    at = change.ended_at
-    return make_entry(
-        change.tenant_id,
-        at,
-        Action.RUN_FINISHED.value,
-        f"run/{change.run_id}",
-        at,
-        None,
-        _outcome(change.status),
-        _RunEnd(change.started_at, change.status),
-    )
+    at, status = change.ended_at, change.status
+    outcome = _FAILURE if status is _FAILED or status is _TIMEOUT else _SUCCESS
+    details = _RunEnd(change.started_at, status)
+    return _make(change.tenant_id, at, _RUN_FINISHED, f"run/{change.run_id}", at, None, outcome, details)
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
@@ -293,9 +297,6 @@ class _TaskEnd(msgspec.Struct, gc=False):
     status: ExecutionStatus
 
 
-_TASK_FINISHED = Action.TASK_FINISHED.value
-
-
 def _task_finished(change: TaskFinished) -> Entry:
     # Nine of ten entries are these, so nothing is passed on that is known here.
     status = change.status
@@ -305,7 +306,6 @@ def _task_finished(change: TaskFinished) -> Entry:
     entity = f"task/{change.run_id}/{change.component_id}"
     details = _TaskEnd(number, error, change.started_at, status)
     payload = _encode(_Payload(_TASK_FINISHED, _ENGINE, at, details, entity, outcome, tenant_id, number))
-    # A tuple is made five times as fast as one with names.
     return cast(Entry, (tenant_id, at, _TASK_FINISHED, entity, number, _ENGINE, outcome, payload))
 
 
