@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
 from synergymesh.alerting.delivery import Delivery, read_sinks
+from synergymesh.audit.auditing import Auditing
+from synergymesh.audit_assembly import assemble_auditing
 from synergymesh.domain.breaker import BreakerPolicy
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.domain.scheduler import Scheduler
@@ -105,6 +107,7 @@ class Parts:
     overviews: Overviews
     housekeeping: Housekeeping
     what_ifs: WhatIfs
+    auditing: Auditing
 
 
 def assemble(
@@ -200,6 +203,7 @@ def assemble(
     reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
     maintenance = Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, limit_hits, clock)
     maintenance.sweep = time_limits.end_overdue
+    auditing = assemble_auditing(store, settings, committer, tenants, clock)
     return Parts(
         store=store,
         executors=executors,
@@ -237,6 +241,7 @@ def assemble(
         maintenance=maintenance,
         overviews=Overviews(scheduler, tenants, runs.backlog, window, neighbours, clock),
         what_ifs=WhatIfs(Recordings(store, settings.task_request()), tenants, clock),
+        auditing=auditing,
         statistics=statistics,
         neighbours=neighbours,
         monitoring=monitoring,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from synergymesh.assembly import Parts, Seams, assemble
+from synergymesh.audit_control import AuditControl
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.alerts import Condition
 from synergymesh.domain.breaker import BreakerPolicy
@@ -65,7 +66,7 @@ from synergymesh.workflows.workflow import Workflow
 PAGE_RUNS_MAX = 1_000
 
 
-class Orchestrator(RunControl):
+class Orchestrator(RunControl, AuditControl):
     """Run workflows for tenants, durably; use it as an asynchronous context manager.
 
     Leaving the context lets running tasks end within a grace period. Open runs stay in the database, and go on when it
@@ -165,6 +166,7 @@ class Orchestrator(RunControl):
             parts.maintenance.start()
             if parts.watchdog is not None:
                 parts.watchdog.start()
+            parts.auditing.start()
             await self._listen()
             parts.housekeeping.start()
         except BaseException:
@@ -190,6 +192,7 @@ class Orchestrator(RunControl):
             await self._server.close()
             self._server = None
         await parts.housekeeping.close()
+        await parts.auditing.stop()
         await parts.maintenance.close()
         await parts.window.close()
         if parts.watchdog is not None:
@@ -208,6 +211,7 @@ class Orchestrator(RunControl):
         try:
             if parts.committer.trouble is None:
                 await parts.store.end_incarnation(current_actor())
+                await parts.auditing.close()
         finally:
             await parts.store.close()
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from synergymesh.config import PAYLOAD_BYTES_MAX
+from synergymesh.domain.audit_retention import AUDIT_DAYS_MAX
 from synergymesh.domain.limits import Capacity, Request
 from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
 from synergymesh.domain.tenants import RETENTION_DAYS_MAX, TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
@@ -46,6 +47,8 @@ class TierSettings(BaseModel):
         sla_uptime_percent: executions that are promised to succeed.
         features: names of what its tenants may do.
         retention_days: how long a finished run is kept; 0 lets it go as soon as it has ended.
+        audit_days: how long entries of the audit log are kept.
+        audit_sensitive_days: how long those about power and access are kept; at least as long as the others.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,6 +64,8 @@ class TierSettings(BaseModel):
     sla_uptime_percent: Annotated[float, Field(gt=0, le=100)] | None = None
     features: frozenset[str] | None = None
     retention_days: Annotated[float, Field(ge=0, le=RETENTION_DAYS_MAX)] | None = None
+    audit_days: Annotated[int, Field(ge=1, le=AUDIT_DAYS_MAX)] | None = None
+    audit_sensitive_days: Annotated[int, Field(ge=1, le=AUDIT_DAYS_MAX)] | None = None
 
     def plan(self, name: str) -> TierPlan:
         """Give the tier's plan."""
@@ -74,6 +79,8 @@ class TierSettings(BaseModel):
             sla_uptime_percent=said.get("sla_uptime_percent", default.sla_uptime_percent),
             features=said.get("features", default.features),
             retention_days=said.get("retention_days", default.retention_days),
+            audit_days=said.get("audit_days", default.audit_days),
+            audit_sensitive_days=said.get("audit_sensitive_days", default.audit_sensitive_days),
         )
 
 
@@ -102,6 +109,11 @@ class Settings(BaseSettings):
         alert_webhook_secret: signs what webhooks are sent.
         alert_webhook_allow_private: whether webhooks may be of addresses that are not of the public internet.
         local_socket: whether other processes of the same user may ask the one that executes.
+        audit_key_file: of the key that signs the audit log; beside the database when None.
+        audit_checkpoint_file: where its checkpoints go; beside the database when None.
+        audit_checkpoint_seconds: how long after the last checkpoint the next one is written at the latest.
+        audit_checkpoint_units: how many committed changes a checkpoint is waited for at most.
+        audit_sinks: where checkpoints go beside their file: `directory:PATH`, `command:PROGRAM ARGUMENTS`.
         tiers: own tiers, and changes to the known ones, by name.
     """
 
@@ -129,6 +141,11 @@ class Settings(BaseSettings):
     alert_webhook_secret: SecretStr | None = None
     alert_webhook_allow_private: bool = False
     local_socket: bool = True
+    audit_key_file: str | None = None
+    audit_checkpoint_file: str | None = None
+    audit_checkpoint_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    audit_checkpoint_units: Count = 100_000
+    audit_sinks: list[str] = []
     tiers: dict[str, TierSettings] = {}
 
     @classmethod

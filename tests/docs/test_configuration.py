@@ -134,7 +134,14 @@ def test_the_example_of_a_file_is_read(guide: str, tmp_path: Path, monkeypatch: 
 
 def test_every_variable_of_the_table_is_one_that_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    values = {"alert_sinks": '["log"]', "tiers": "{}", "synchronous": "normal", "breakers": "all", "cpus": "2"}
+    values = {
+        "alert_sinks": '["log"]',
+        "audit_sinks": "[]",
+        "tiers": "{}",
+        "synchronous": "normal",
+        "breakers": "all",
+        "cpus": "2",
+    }
     for name in Settings.model_fields:
         monkeypatch.setenv(f"SYNERGYMESH_{name.upper()}", values.get(name, "1"))
     assert read_settings().model_fields_set == set(Settings.model_fields)

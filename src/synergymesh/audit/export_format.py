@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import re
+from binascii import unhexlify
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,12 @@ MANIFEST_BYTES_MAX = 256 * 1024 * 1024
 _ENTRY = b'{"entry":'
 _HASH = b',"hash":"'
 _HASH_END = len(_HASH) + 2 * HASH_BYTES
-_REST = re.compile(rb'","seq":([1-9][0-9]{0,18}),"tenant":("(?:[ !#-\[\]-~]|\\(?:["\\bfnrt]|u[0-9a-f]{4}))*")\}\Z')
+_SEQ = b'","seq":'
+_TENANT = b',"tenant":'
+_TENANT_ID = re.compile(rb'"(?:[ !#-\[\]-~]|\\(?:["\\bfnrt]|u[0-9a-f]{4}))*"')
+SEQ_DIGITS_MAX = 19
+"""Of the largest number that a database column takes."""
+
 _NOT_PLAIN = re.compile("[^\x00-\x7e]")
 
 
@@ -77,17 +84,36 @@ def read_line(line: bytes) -> tuple[bytes, int, bytes, bytes]:
     Raises:
         ValueError: it is none.
     """
-    end = line.rfind(_HASH)
-    rest = _REST.match(line, end + _HASH_END)
-    if end < 0 or rest is None or not line.startswith(_ENTRY):
+    hash_at = line.rfind(_HASH)
+    hash_end = hash_at + _HASH_END
+    tenant_at = line.find(_TENANT, hash_end)
+    seq = line[hash_end + len(_SEQ) : tenant_at]
+    if (
+        hash_at < 0
+        or tenant_at < 0
+        or not line.startswith(_ENTRY)
+        or line[hash_end : hash_end + len(_SEQ)] != _SEQ
+        or not line.endswith(b"}")
+        or not seq.isdigit()
+        or len(seq) > SEQ_DIGITS_MAX
+        or seq.startswith(b"0")
+    ):
         raise ValueError("it has not the form of an entry")
-    payload = line[len(_ENTRY) : end]
+    payload = line[len(_ENTRY) : hash_at]
     if b"\\u" in payload:
         try:
             payload = canonical(json.loads(payload))
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
-    return rest[2], int(rest[1]), bytes.fromhex(line[end + len(_HASH) : end + _HASH_END].decode("ascii")), payload
+    hash_ = unhexlify(line[hash_at + len(_HASH) : hash_end])
+    return _tenant(line[tenant_at + len(_TENANT) : -1]), int(seq), hash_, payload
+
+
+@lru_cache(1_000)
+def _tenant(raw: bytes) -> bytes:
+    if _TENANT_ID.fullmatch(raw) is None:
+        raise ValueError("it names no tenant")
+    return raw
 
 
 # --- the manifest ---------------------------------------------------------------------------------------------------

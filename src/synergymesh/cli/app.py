@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synergymesh.cli import breakers, dead_letters, doctor, output, pauses, tenants
+from synergymesh.cli import audit, breakers, dead_letters, doctor, output, pauses, tenants
 from synergymesh.cli.endings import (
     INTERNAL,
     INTERRUPTED,
@@ -195,6 +195,17 @@ app.add_typer(
     "  synergymesh dead-letters show run-18c3a5f0e1b2c3d4aabbccdd:charge\n"
     "  synergymesh dead-letters redrive --workflow checkout --since 2026-11-20\n"
     "  synergymesh dead-letters discard run-18c3a5f0e1b2c3d4aabbccdd:charge --reason 'paid by hand'",
+)
+
+app.add_typer(
+    audit.app,
+    name="audit",
+    epilog="\b\nExamples:\n"
+    "  synergymesh audit tail --follow\n"
+    "  synergymesh audit list --tenant Acme --action run.submitted --since 7d\n"
+    "  synergymesh audit verify --checkpoints /mnt/elsewhere/checkpoints --key audit.pub\n"
+    "  synergymesh audit export acme.jsonl --tenant Acme\n"
+    "  synergymesh audit hold Acme --reason 'case 7'",
 )
 
 

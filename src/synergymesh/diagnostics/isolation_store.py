@@ -96,7 +96,7 @@ READS: Mapping[str, Read] = MappingProxyType(
 """How each read that takes a tenant is tried: it has to give nothing."""
 
 _ENGINE = "it is the engine's, which works for all tenants"
-_AUDIT = "the audit log's reads are asked for by whoever may see that tenant; the caller decides"
+_AUDIT = "the audit log is asked for by whoever may see that tenant; the caller decides"
 _PRUNABLE = "it gives ids only to the engine, which prunes for all tenants"
 
 EXEMPT: Mapping[str, str] = MappingProxyType(
@@ -130,6 +130,21 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
             _ENGINE,
         ),
         "list_prunable_runs": _PRUNABLE,
+        **dict.fromkeys(
+            (
+                "add_audit_tombstones",
+                "add_subject_key",
+                "delete_pruned_audit_entries",
+                "erase_subject_key",
+                "get_subject_key",
+                "hold_audit",
+                "list_audit_holds",
+                "list_audit_tombstones",
+                "release_audit",
+                "scan_audit",
+            ),
+            _AUDIT,
+        ),
         **dict.fromkeys(("find_audit_entries", "get_audit_log_id", "list_audit_entries", "list_audit_heads"), _AUDIT),
     }
 )

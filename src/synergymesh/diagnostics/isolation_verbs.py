@@ -198,8 +198,15 @@ async def _paused_workflows(world: World) -> str | None:
     return f"it lists {found[0]}" if found else None
 
 
+async def _audit_log(world: World) -> str | None:
+    found = (await world.mesh.audit_log(world.me, as_tenant=True)).entries
+    found += (await world.mesh.audit_log(world.me, as_tenant=True, entity=f"run/{world.done}")).entries
+    return next((f"it has entry {each.seq} of the other one" for each in found if world.they in str(each)), None)
+
+
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {
+        "audit_log": _audit_log,
         "breakers": _breakers,
         "cancel_run": _by_run("cancel_run"),
         "count_open_runs": _count_open_runs,
@@ -237,13 +244,18 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "acquire_rate_limit": _NAMES_ITS_TENANT,
         "acting_as": _LIFE,
         "alerts": _OPERATOR,
+        "audit_holds": _OPERATOR,
+        "audit_keys": _OPERATOR,
         "call": _NAMES_ITS_TENANT,
         "check_resource_quota": _NAMES_ITS_TENANT,
         "close": _LIFE,
         "create_tenant": _OPERATOR,
         "delete_tenant": _NAMES_ITS_TENANT,
+        "erase_audit": _OPERATOR,
+        "export_audit": _NAMES_ITS_TENANT,
         "get_metrics": _OPERATOR,
         "get_tenant": _NAMES_ITS_TENANT,
+        "hold_audit": _NAMES_ITS_TENANT,
         "lingering": _OPERATOR,
         "list_tenants": _OPERATOR,
         "metrics_text": _OPERATOR,
@@ -251,10 +263,13 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "overview": _OPERATOR,
         "pause_workflow": _NAMES_ITS_TENANT,
         "prune": _OPERATOR,
+        "prune_audit": _NAMES_ITS_TENANT,
         "queue": _OPERATOR,
+        "release_audit": _NAMES_ITS_TENANT,
         "reset_breaker": _NAMES_ITS_TENANT,
         "resume_tenant": _NAMES_ITS_TENANT,
         "resume_workflow": _NAMES_ITS_TENANT,
+        "rotate_audit_key": _OPERATOR,
         "set_breaker_policy": _NAMES_ITS_TENANT,
         "set_quota": _NAMES_ITS_TENANT,
         "set_retention": _NAMES_ITS_TENANT,
@@ -265,6 +280,8 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "start": _LIFE,
         "suspend_tenant": _NAMES_ITS_TENANT,
         "throttle_tenant": _NAMES_ITS_TENANT,
+        "verify_audit": _NAMES_ITS_TENANT,
+        "with_personal_data": _LIFE,
     }
 )
 """Verbs that are not tried, and why."""

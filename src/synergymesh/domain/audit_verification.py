@@ -107,7 +107,7 @@ class ChainReport:
     finding: Finding | None
 
 
-Row = tuple[Any, ...]
+Row = Sequence[Any]
 """Number, hash and payload of an entry; behind them whatever `disagrees` looks at."""
 
 

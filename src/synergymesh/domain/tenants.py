@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from synergymesh.domain.audit_retention import AUDIT_DAYS_DEFAULT, AUDIT_SENSITIVE_DAYS_DEFAULT
 from synergymesh.domain.breaker_rules import BreakerRule
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.quota import ResourceQuota
@@ -37,9 +38,10 @@ class TenantTier(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierPlan:
-    """Hold what a tier gives: a quota, a weight in the fair queue, a service level, features, a retention.
+    """Hold what a tier gives: a quota, a weight in the fair queue, a service level, features, retentions.
 
-    `retention_days` is how long a finished run is kept; 0 lets it go as soon as it has ended.
+    `retention_days` is how long a finished run is kept; 0 lets it go as soon as it has ended. `audit_days` is how long
+    entries of the audit log are kept, `audit_sensitive_days` those about power and access.
     """
 
     quota: ResourceQuota
@@ -47,6 +49,8 @@ class TierPlan:
     sla_uptime_percent: float
     features: frozenset[str]
     retention_days: float = RETENTION_DAYS_DEFAULT
+    audit_days: int = AUDIT_DAYS_DEFAULT
+    audit_sensitive_days: int = AUDIT_SENSITIVE_DAYS_DEFAULT
 
 
 _BASIC = frozenset({"basic_execution", "simple_monitoring"})

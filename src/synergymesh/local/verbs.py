@@ -14,6 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from synergymesh.audit.auditing import AuditKey
+from synergymesh.audit.entries import AuditEntries
+from synergymesh.audit.exporting import AuditExport
 from synergymesh.domain.limits import CohortShare
 from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.quota import ResourceQuota
@@ -27,6 +30,7 @@ from synergymesh.engine.monitoring import TenantHealth
 from synergymesh.engine.overview import Overview
 from synergymesh.engine.pausing import PausedWorkflow
 from synergymesh.engine.views import LogLine
+from synergymesh.ports.audit_keeping import HoldRecord
 
 AnswerT = TypeVar("AnswerT")
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -39,6 +43,9 @@ ANSWER_SECONDS = 30.0
 
 DELETE_SECONDS = 600.0
 """Deleting a tenant waits until each of its runs is cancelled."""
+
+LONG_SECONDS = 3_600.0
+"""Reading a log of a hundred million entries from one end to the other."""
 
 
 PRUNE_SECONDS = 3_600.0
@@ -199,6 +206,55 @@ class Reset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     component: str | None = None
 
 
+class AuditSearch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say which entries of the audit log are wanted."""
+
+    tenant: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    action: str | None = None
+    actor: str | None = None
+    entity: str | None = None
+    outcome: str | None = None
+    cursor: int | None = None
+    limit: int = 100
+
+
+class AuditWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say what of the audit log is to be exported, and where to."""
+
+    path: str
+    tenant: str | None = None
+    format: str = "jsonl"
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class OfLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name the audit log of a tenant; None for all."""
+
+    tenant: str | None = None
+
+
+class OneLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name the audit log of a tenant."""
+
+    tenant: str
+
+
+class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Hold the audit log of a tenant for a reason."""
+
+    tenant: str
+    reason: str
+
+
+class OfSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name somebody of whom there is personal data."""
+
+    subject: str
+
+
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[AnswerT_co]):
     """Name something that may be asked.
@@ -238,6 +294,15 @@ SET_RETENTION = Verb("set_retention", Retention, Tenant)
 PRUNE = Verb("prune", Nothing, Pruned, seconds_max=PRUNE_SECONDS)
 RESET_BREAKER = Verb("reset_breaker", Reset, type(None))
 DELETE_TENANT = Verb("delete_tenant", Deletion, type(None), seconds_max=DELETE_SECONDS)
+AUDIT_LOG = Verb("audit_log", AuditSearch, AuditEntries)
+EXPORT_AUDIT = Verb("export_audit", AuditWish, AuditExport, seconds_max=LONG_SECONDS)
+PRUNE_AUDIT = Verb("prune_audit", OfLog, int, seconds_max=LONG_SECONDS)
+HOLD_AUDIT = Verb("hold_audit", Hold, bool)
+RELEASE_AUDIT = Verb("release_audit", OneLog, bool)
+AUDIT_HOLDS = Verb("audit_holds", Nothing, list[HoldRecord])
+ERASE_AUDIT = Verb("erase_audit", OfSubject, type(None))
+AUDIT_KEYS = Verb("audit_keys", Nothing, list[AuditKey])
+ROTATE_AUDIT_KEY = Verb("rotate_audit_key", Nothing, AuditKey)
 
 RETRY_RUN = Verb("retry_run", Retry, NewRun, of=_new_run)
 REPLAY = Verb("replay", Replay, NewRun, of=_new_run)
@@ -283,6 +348,15 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             UNPAUSE_RUN,
             PAUSE_WORKFLOW,
             UNPAUSE_WORKFLOW,
+            AUDIT_LOG,
+            EXPORT_AUDIT,
+            PRUNE_AUDIT,
+            HOLD_AUDIT,
+            RELEASE_AUDIT,
+            AUDIT_HOLDS,
+            ERASE_AUDIT,
+            AUDIT_KEYS,
+            ROTATE_AUDIT_KEY,
         )
     }
 )

@@ -24,6 +24,7 @@ from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.audit import AuditLog
+from synergymesh.ports.audit_keeping import AuditKeeping
 
 # --- changes --------------------------------------------------------------------------------------------------------
 
@@ -573,7 +574,7 @@ class Incarnation(msgspec.Struct, frozen=True):
     previous_ended_cleanly: bool
 
 
-class Store(AuditLog, Protocol):
+class Store(AuditLog, AuditKeeping, Protocol):
     """Keep tenants, workflows, runs, tasks and attempts durably.
 
     Reads that take a `tenant_id` find only what is that tenant's; None means the operator, who finds everything

@@ -84,6 +84,7 @@ class _Payload(msgspec.Struct, gc=False):
 
 class _Origin(msgspec.Struct, gc=False, omit_defaults=True):
     on_behalf_of: str | None = None
+    personal: str | None = None
     request_id: str | None = None
     source: str | None = None
 
@@ -129,10 +130,10 @@ def _make(
         payload = _encode(_Payload(action, _ENGINE, at, details, entity, outcome, tenant_id, version))
         return cast(Entry, (tenant_id, at, action, entity, version, _ENGINE, outcome, payload))
     actor = str(by)
-    if by.on_behalf_of is by.source is by.request_id is None:
+    if by.on_behalf_of is by.source is by.request_id is by.personal is None:
         payload = _encode(_Payload(action, actor, at, details, entity, outcome, tenant_id, version))
     else:
-        origin = _Origin(by.on_behalf_of, by.request_id, by.source)
+        origin = _Origin(by.on_behalf_of, by.personal, by.request_id, by.source)
         payload = _encode(_PayloadWithOrigin(action, actor, at, details, entity, origin, outcome, tenant_id, version))
     return cast(Entry, (tenant_id, at, action, entity, version, actor, outcome, payload))
 

@@ -359,6 +359,43 @@ audit_heads = Table(
     sqlite_with_rowid=False,
 )
 
+# What belongs to the audit log beside its entries. Tenants are no foreign keys here: a log outlives its tenant.
+audit_tombstones = Table(
+    "audit_tombstones",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("pending", BigInteger, nullable=False),
+    CheckConstraint("first_seq BETWEEN 1 AND last_seq", name="range"),
+)
+Index(
+    "ix_audit_tombstones_pending",
+    audit_tombstones.c.tenant_id,
+    audit_tombstones.c.first_seq,
+    sqlite_where=text("pending = 1"),
+)
+
+audit_holds = Table(
+    "audit_holds",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("held_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+audit_subject_keys = Table(
+    "audit_subject_keys",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 CHILDREN_OF_RUNS = tuple(
     table for table in reversed(metadata.sorted_tables) if any(key.column.table is runs for key in table.foreign_keys)
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from synergymesh.domain.actors import Actor
@@ -46,6 +47,7 @@ from synergymesh.store import (
     writes,
 )
 from synergymesh.store.database_thread import DatabaseThread
+from synergymesh.store.sqlite_audit import AuditKeepingReads, AuditKeepingWrites
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import (
     BUSY_TIMEOUT_SECONDS,
@@ -105,9 +107,10 @@ def _not_open(where: str) -> NotRunning:
     return NotRunning(f"the store on {where} is not open.")
 
 
-class _ReadVerbs:
+class _ReadVerbs(AuditKeepingReads):
     """The verbs of `ports.store.Store` that only read; where they run is up to the class that has them."""
 
+    path: Path | None
     _reads: _Lane | None = None
     _where: str
 
@@ -269,13 +272,14 @@ class _ReadVerbs:
         return await self._read(dead_letters.get_retry, run_id, tenant_id)
 
 
-class SqliteStore(_ReadVerbs):
+class SqliteStore(_ReadVerbs, AuditKeepingWrites):
     """Keep everything in one SQLite file, or in memory.
 
     Writes go through one connection in one thread; reads of a file have their own of both, and wait for no write.
     """
 
     _thread = DatabaseThread
+    _beside_an_engine = True
 
     def __init__(self, database: str | os.PathLike[str], *, synchronous: Synchronous = "full") -> None:
         """Name the database: `sqlite:///mesh.db`, `sqlite:////data/mesh.db`, `:memory:` or a path.
@@ -392,6 +396,8 @@ class SqliteStore(_ReadVerbs):
 
 class SqliteReader(_ReadVerbs):
     """Read a database file, also while another process owns it. It changes nothing and takes no lock."""
+
+    path: Path
 
     def __init__(self, database: str | os.PathLike[str]) -> None:
         """Name the database as for `SqliteStore`.

@@ -29,6 +29,7 @@ from synergymesh.ports.store import (
     WorkflowRecord,
 )
 from synergymesh.testing.store_audit_contract import AuditContract
+from synergymesh.testing.store_audit_keeping_contract import AuditKeepingContract
 from synergymesh.testing.store_backlog_contract import BacklogContract
 from synergymesh.testing.store_breakers_contract import BreakersContract
 from synergymesh.testing.store_changes import (
@@ -65,6 +66,7 @@ class StoreContract(
     BreakersContract,
     BacklogContract,
     AuditContract,
+    AuditKeepingContract,
     DeadLettersContract,
     HousekeepingContract,
     OutputsContract,

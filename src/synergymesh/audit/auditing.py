@@ -1,0 +1,480 @@
+"""The audit log for people: who may look at it, what is recorded of that, and what is done with it now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from synergymesh.audit.checkpoints import Checkpoints
+from synergymesh.audit.entries import AuditEntries, AuditEntry, record_view
+from synergymesh.audit.exporting import AuditExport, ExportFormat, Wish, export_log
+from synergymesh.audit.keys import public_pem, read_public
+from synergymesh.audit.personal import check_personal, new_key, seal, unseal
+from synergymesh.audit.verify import read_checkpoint_lines
+from synergymesh.audit.verifying import verify_log
+from synergymesh.domain.actors import Actor
+from synergymesh.domain.audit import MESH, TOMBSTONE_TAG, Gap, Tombstone, genesis_hash, key_id, read_tombstone
+from synergymesh.domain.audit_actions import CATALOGUE, Action, Outcome
+from synergymesh.domain.audit_retention import Pruned, Retention, plan_pruning
+from synergymesh.domain.audit_verification import LogReport
+from synergymesh.domain.instants import Instant, from_datetime
+from synergymesh.domain.tenants import Tenant
+from synergymesh.errors import (
+    AuditKeyError,
+    InvalidRequest,
+    LegalHold,
+    NotFound,
+    StoreError,
+    SynergyMeshError,
+    UnknownTenant,
+)
+from synergymesh.logs import Log
+from synergymesh.ports.audit_keeping import AuditKeeping, AuditScan, HoldRecord, TombstoneRecord
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import Noted, Store, Unit
+
+PAGE_ENTRIES_MAX = 1_000
+"""Entries of one page, as of runs."""
+
+TICK_SECONDS = 1.0
+
+PRUNE_SECONDS = 3_600.0
+"""Retention is counted in days; once an hour is often enough, and cheap."""
+
+DELETE_ROWS = 500
+"""Entries that are deleted in one transaction, so that no commit waits long behind it."""
+
+REASON_MAX = 500
+
+SUBJECT_MAX = 300
+
+READ_NOTED_SECONDS = 60
+"""Who reads the same chain again within this time is recorded once: following the log must not fill it."""
+
+log = Log("synergymesh.audit")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditKey:
+    """Show a public key of the audit log.
+
+    Attributes:
+        key_id: its short name.
+        public: the key, as hex.
+        pem: the key, as PEM.
+        is_present: whether it signs now.
+    """
+
+    key_id: str
+    public: str
+    pem: str
+    is_present: bool
+
+
+class Auditing:
+    """Search, verify, export, prune, hold and erase; each of these is recorded itself, on its actor's account."""
+
+    def __init__(
+        self,
+        store: Store,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        *,
+        record: Callable[[Unit], Any],
+        actor: Callable[[], Actor],
+        tenant: Callable[[object], Tenant],
+        check_feature: Callable[[Tenant, str, str], None],
+        retention: Callable[[str], Retention],
+    ) -> None:
+        """Put it together.
+
+        Args:
+            store: with the log.
+            checkpoints: signs the log.
+            clock: where the time comes from.
+            record: commits a unit and waits for the answer.
+            actor: gives who acts now.
+            tenant: gives a tenant, or raises UnknownTenant.
+            check_feature: raises FeatureNotEnabled unless a tenant has a feature, for what it wants to do.
+            retention: gives how long a tenant's entries are kept; of one that is gone too.
+        """
+        self.checkpoints = checkpoints
+        self._store = store
+        self._keeping: AuditKeeping = store
+        self._clock = clock
+        self._record = record
+        self._actor = actor
+        self._tenant = tenant
+        self._check_feature = check_feature
+        self._retention = retention
+        self._reads: dict[tuple[str, str | None], Instant] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._delete_is_due = True
+
+    # --- now and then ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to write checkpoints, and to prune what is over its time."""
+        self.checkpoints.start()
+        self._task = asyncio.get_running_loop().create_task(self._tick_for_ever(), name="synergymesh-audit")
+
+    async def stop(self) -> None:
+        """End what is done now and then."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        """Write the last checkpoint, behind the last entry."""
+        await self.checkpoints.close()
+
+    async def _tick_for_ever(self) -> None:
+        pruned_at = self._clock.now()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self.checkpoints.tick()
+                if self._delete_is_due:
+                    self._delete_is_due = bool(await self._keeping.delete_pruned_audit_entries(DELETE_ROWS))
+                now = self._clock.now()
+                if now - pruned_at >= PRUNE_SECONDS * 1e9:
+                    pruned_at = now
+                    await self._prune_all()
+            except Exception as error:
+                log.error("the audit log could not be looked after; tried again", error=str(error))
+
+    async def _prune_all(self) -> None:
+        held = {hold.tenant_id for hold in await self._keeping.list_audit_holds()}
+        for tenant_id in await self._keeping.scan_audit(lambda scan: scan.tenants()):
+            if tenant_id not in held:
+                try:
+                    await self._prune(tenant_id)
+                except (SynergyMeshError, OSError) as error:
+                    log.error("the audit log of a tenant could not be pruned", tenant=tenant_id, error=str(error))
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def entries(
+        self,
+        tenant_id: str | None,
+        *,
+        since: datetime | None,
+        until: datetime | None,
+        action: str | None,
+        actor: str | None,
+        entity: str | None,
+        outcome: str | None,
+        cursor: int | None,
+        limit: int,
+        as_tenant: bool,
+    ) -> AuditEntries:
+        """Give entries, newest first; see `Orchestrator.audit_log`."""
+        await self._check_reader(tenant_id, as_tenant, "reading the audit log")
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= PAGE_ENTRIES_MAX:
+            raise InvalidRequest(f"limit must be from 1 to {PAGE_ENTRIES_MAX:,}, not {limit!r}.", field="limit")
+        wanted = search(since=since, until=until, action=action, actor=actor, entity=entity, outcome=outcome)
+        await self._note_reading(tenant_id, {name: value for name, value in wanted.items() if value is not None})
+        page = await self._store.find_audit_entries(tenant_id, **wanted, cursor=cursor, limit=limit)
+        keys: dict[str, bytes | None] = {}
+        views = []
+        for record in page.entries:
+            view = record_view(record)
+            views.append(await self._with_personal(view, keys))
+        return AuditEntries(entries=tuple(views), cursor=page.cursor)
+
+    async def _with_personal(self, entry: AuditEntry, keys: dict[str, bytes | None]) -> AuditEntry:
+        sealed = entry.origin.get("personal")
+        if sealed is None:
+            return entry
+        if entry.actor not in keys:
+            keys[entry.actor] = await self._keeping.get_subject_key(entry.actor)
+        key = keys[entry.actor]
+        origin = {name: value for name, value in entry.origin.items() if name != "personal"}
+        personal = None if key is None else unseal(key, entry.actor, sealed)
+        return dataclasses.replace(entry, origin=origin, personal=personal)
+
+    async def verify(
+        self,
+        tenant_id: str | None,
+        *,
+        since: int | None,
+        keys: Sequence[str],
+        checkpoints: str | None,
+        as_tenant: bool,
+    ) -> LogReport:
+        """Verify the log against its checkpoints; see `Orchestrator.verify_audit`."""
+        await self._check_reader(tenant_id, as_tenant, "verifying the audit log")
+        given = [read_public(text) for text in keys]
+        trusted = given or await asyncio.to_thread(self.checkpoints.public_keys)
+
+        def work(scan: AuditScan) -> LogReport:
+            try:
+                lines = self.checkpoints.lines() if checkpoints is None else read_checkpoint_lines(Path(checkpoints))
+                return verify_log(scan, trusted, lines, tenant_id=tenant_id, since=since)
+            except OSError as error:
+                raise InvalidRequest(f"the checkpoints cannot be read: {error}.", field="checkpoints") from None
+
+        return await self._keeping.scan_audit(work)
+
+    async def export(
+        self,
+        path: str,
+        tenant_id: str | None,
+        *,
+        format: str,
+        since: datetime | None,
+        until: datetime | None,
+        as_tenant: bool,
+    ) -> AuditExport:
+        """Write an export; see `Orchestrator.export_audit`."""
+        await self._check_reader(tenant_id, as_tenant, "exporting the audit log")
+        wanted = _choice(ExportFormat, format, "format")
+        target = Path(path)
+        if not await asyncio.to_thread(_can_be_made, target):
+            message = f"path must name a file in a directory that is there, not {path!r:.200}."
+            raise InvalidRequest(message, field="path")
+        wish = Wish(
+            path=target,
+            format=wanted or ExportFormat.JSONL,
+            tenant_id=tenant_id,
+            since=_instant(since, "since"),
+            until=_instant(until, "until"),
+        )
+        details = {"format": wish.format.value, "since": wish.since, "until": wish.until}
+        await self._note(tenant_id or MESH, Action.AUDIT_EXPORTED, "audit", details)
+        checkpoints = self.checkpoints
+        key = await asyncio.to_thread(checkpoints.key) if wish.format is ExportFormat.JSONL else None
+        links = [signed.line() for signed in await asyncio.to_thread(checkpoints.links)]
+        now = self._clock.now()
+        try:
+            return await self._keeping.scan_audit(lambda scan: export_log(scan, wish, key, links, now))
+        except OSError as error:
+            message = f"the export {path!r:.200} cannot be written: {error.strerror or error}. Name another file."
+            raise InvalidRequest(message, field="path") from None
+
+    async def _check_reader(self, tenant_id: str | None, as_tenant: bool, what: str) -> None:
+        """Refuse a tenant that may not look; the operator may, also at what is left of a tenant that is gone."""
+        if as_tenant:
+            self._check_feature(self._tenant(tenant_id), "audit_logs", what)
+        elif tenant_id is not None:
+            await self._check_known(tenant_id)
+
+    async def _check_known(self, tenant_id: object) -> None:
+        try:
+            self._tenant(tenant_id)
+        except UnknownTenant:
+            heads = await self._store.list_audit_heads()
+            if not any(head.tenant_id == tenant_id for head in heads):
+                raise
+
+    # --- keeping --------------------------------------------------------------------------------------------------
+
+    async def prune(self, tenant_id: str | None) -> int:
+        """Prune what is over its time; see `Orchestrator.prune_audit`."""
+        if tenant_id is not None:
+            await self._check_known(tenant_id)
+            if any(hold.tenant_id == tenant_id for hold in await self._keeping.list_audit_holds()):
+                raise LegalHold(tenant_id)
+            count = await self._prune(tenant_id)
+        else:
+            held = {hold.tenant_id for hold in await self._keeping.list_audit_holds()}
+            count = 0
+            for each in await self._keeping.scan_audit(lambda scan: scan.tenants()):
+                if each not in held:
+                    count += await self._prune(each)
+        while await self._keeping.delete_pruned_audit_entries(DELETE_ROWS):
+            pass
+        return count
+
+    async def _prune(self, tenant_id: str) -> int:
+        now = self._clock.now()
+        retention = self._retention(tenant_id)
+        log_id = await self._store.get_audit_log_id()
+
+        def plan(scan: AuditScan) -> list[Pruned]:
+            ends = {
+                gap.last: gap.head for stone in scan.tombstones(tenant_id) for gap in read_tombstone(stone.content).gaps
+            }
+            rows = _light_rows(scan, tenant_id)
+            return list(plan_pruning(rows, genesis_hash(log_id, tenant_id), ends, retention, now))
+
+        try:
+            planned = await self._keeping.scan_audit(plan)
+        except ValueError as error:
+            raise StoreError(
+                f"the audit log of {tenant_id or 'the mesh'} is damaged, so nothing is pruned: {error}. "
+                f"`synergymesh audit verify` says more."
+            ) from None
+        if not planned:
+            return 0
+        key = await asyncio.to_thread(self.checkpoints.key)
+        records = []
+        for pruned in planned:
+            tombstone = Tombstone(
+                log_id=log_id, tenant_id=tenant_id, day=pruned.day, gaps=pruned.gaps, pruned_at=now, key_id=key.key_id
+            )
+            content = tombstone.content()
+            records.append(
+                TombstoneRecord(
+                    tenant_id, pruned.gaps[0].first, pruned.gaps[-1].last, content, key.sign(TOMBSTONE_TAG, content)
+                )
+            )
+        count = sum(_size(gap) for pruned in planned for gap in pruned.gaps)
+        details = {"count": count, "first_day": planned[0].day, "last_day": planned[-1].day}
+        noted = self._noted(tenant_id, Action.AUDIT_PRUNED, "audit", details)
+        if not await self._keeping.add_audit_tombstones(records, noted):
+            raise LegalHold(tenant_id)
+        self._delete_is_due = True
+        return count
+
+    async def holds(self) -> list[HoldRecord]:
+        """Give all legal holds."""
+        return await self._keeping.list_audit_holds()
+
+    async def hold(self, tenant_id: str, reason: str) -> bool:
+        """Forbid to prune; see `Orchestrator.hold_audit`."""
+        await self._check_known(tenant_id)
+        if not isinstance(reason, str) or not 1 <= len(reason) <= REASON_MAX or not reason.isprintable():
+            raise InvalidRequest(f"reason must be a printable text of 1 to {REASON_MAX} characters.", field="reason")
+        noted = self._noted(tenant_id, Action.AUDIT_HELD, "audit", {"reason": reason})
+        return await self._keeping.hold_audit(HoldRecord(tenant_id, reason, noted.noted_at), noted)
+
+    async def release(self, tenant_id: str) -> bool:
+        """Allow to prune again; see `Orchestrator.release_audit`."""
+        await self._check_known(tenant_id)
+        return await self._keeping.release_audit(tenant_id, self._noted(tenant_id, Action.AUDIT_RELEASED, "audit", {}))
+
+    # --- personal data --------------------------------------------------------------------------------------------
+
+    async def with_personal_data(self, actor: Actor, personal: Mapping[str, object]) -> Actor:
+        """Give an actor with encrypted personal data; see `Orchestrator.with_personal_data`."""
+        if not isinstance(actor, Actor):
+            raise InvalidRequest(f"actor must be an Actor, not {actor!r:.100}.", field="actor")
+        checked = check_personal(personal)
+        if not checked:
+            return actor
+        subject = str(actor)
+        key = await self._keeping.get_subject_key(subject)
+        if key is None:
+            key = await self._keeping.add_subject_key(subject, new_key(), self._clock.now())
+        return msgspec.structs.replace(actor, personal=seal(key, subject, checked))
+
+    async def erase(self, subject: str) -> None:
+        """Make somebody's personal data unreadable; see `Orchestrator.erase_audit`."""
+        if not isinstance(subject, str) or not 1 <= len(subject) <= SUBJECT_MAX:
+            raise InvalidRequest(f"subject must be an actor, `type/id`, not {subject!r:.100}.", field="subject")
+        noted = self._noted(MESH, Action.AUDIT_ERASED, "audit", {"subject": subject})
+        if not await self._keeping.erase_subject_key(subject, noted):
+            raise NotFound(f"the audit log has no personal data of {subject!r:.200}, or it is erased already.")
+
+    # --- keys -----------------------------------------------------------------------------------------------------
+
+    async def keys_shown(self) -> list[AuditKey]:
+        """Give the public keys of the log, the one that signs now last."""
+        keys = await asyncio.to_thread(self.checkpoints.public_keys)
+        return [_shown(key, is_present=key == keys[-1]) for key in keys]
+
+    async def rotate_key(self) -> AuditKey:
+        """Replace the signing key; see `Orchestrator.rotate_audit_key`."""
+        try:
+            link = await self.checkpoints.rotate()
+        except OSError as error:
+            raise AuditKeyError(f"the key cannot be replaced: {error}.") from None
+        details = {"new": key_id(link.new), "old": key_id(link.old)}
+        await self._note(MESH, Action.KEY_ROTATED, f"key/{key_id(link.new)}", details)
+        return _shown(link.new, is_present=True)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    async def _note_reading(self, tenant_id: str | None, filters: Mapping[str, Any]) -> None:
+        now = self._clock.now()
+        reader = (str(self._actor()), tenant_id)
+        last = self._reads.get(reader)
+        if last is not None and now - last < READ_NOTED_SECONDS * 1_000_000_000:
+            return
+        self._reads = {who: at for who, at in self._reads.items() if now - at < READ_NOTED_SECONDS * 1_000_000_000} | {
+            reader: now
+        }
+        await self._note(tenant_id or MESH, Action.AUDIT_READ, "audit", {"filters": dict(filters)})
+
+    async def _note(self, tenant_id: str, action: Action, entity: str, details: Mapping[str, Any]) -> None:
+        await self._record([self._noted(tenant_id, action, entity, details)])
+
+    def _noted(self, tenant_id: str, action: Action, entity: str, details: Mapping[str, Any]) -> Noted:
+        now = self._clock.now()
+        return Noted(
+            tenant_id=tenant_id,
+            action=action,
+            entity=entity,
+            number=now,
+            outcome=Outcome.SUCCESS,
+            noted_at=now,
+            details=msgspec.json.encode(details),
+            by=self._actor(),
+        )
+
+
+def search(
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    action: str | None,
+    actor: str | None,
+    entity: str | None,
+    outcome: str | None,
+) -> dict[str, Any]:
+    """Check what is looked for, and give it as the store takes it.
+
+    Raises:
+        InvalidRequest: a value cannot be accepted.
+    """
+    return {
+        "since": _instant(since, "since"),
+        "until": _instant(until, "until"),
+        "action": _choice(Action, action, "action"),
+        "actor": actor,
+        "entity": entity,
+        "outcome": _choice(Outcome, outcome, "outcome"),
+    }
+
+
+def _light_rows(scan: AuditScan, tenant_id: str) -> Iterator[tuple[int, bytes, int, bool]]:
+    sensitive = {action.value for action, described in CATALOGUE.items() if described.sensitive}
+    for seq, hash_, _, at, action, *_ in scan.rows(tenant_id, 0):
+        yield seq, hash_, at, action in sensitive
+
+
+def _can_be_made(path: Path) -> bool:
+    return bool(path.name) and not path.is_dir() and path.parent.is_dir()
+
+
+def _shown(public: bytes, *, is_present: bool) -> AuditKey:
+    return AuditKey(key_id=key_id(public), public=public.hex(), pem=public_pem(public), is_present=is_present)
+
+
+def _size(gap: Gap) -> int:
+    return gap.last - gap.first + 1
+
+
+def _instant(moment: datetime | None, field: str) -> Instant | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidRequest(f"{field} must be a datetime with a time zone, not {moment!r:.100}.", field=field)
+    return from_datetime(moment)
+
+
+def _choice(kind: Any, value: str | None, field: str) -> Any:
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(member.value for member in kind)
+        raise InvalidRequest(f"{field} must be one of {known}, not {value!r:.100}.", field=field) from None

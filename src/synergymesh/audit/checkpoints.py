@@ -1,0 +1,278 @@
+"""Signs now and then what the log is, and publishes it outside the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from synergymesh.audit.checkpoint_file import CheckpointFile
+from synergymesh.audit.keys import SigningKey, load, load_or_create, sync_directory, write_key
+from synergymesh.audit.sinks import Follower, Sink
+from synergymesh.domain.audit import (
+    CHECKPOINT_TAG,
+    KEY_LINK_TAG,
+    NOTHING,
+    Checkpoint,
+    Head,
+    KeyLink,
+    heads_root,
+)
+from synergymesh.domain.audit_trust import SignedCheckpoint, SignedLink
+from synergymesh.errors import AuditKeyError, StoreError
+from synergymesh.logs import Log
+from synergymesh.ports.audit import AuditLog
+from synergymesh.ports.clock import Clock
+
+FULL_EVERY = 1_000
+"""Every so many checkpoints name all heads, so that old lines can be put away without losing what new ones rest on."""
+
+log = Log("synergymesh.audit")
+
+
+class Checkpoints:
+    """Write a checkpoint when enough time has passed or enough was written since the last one, and heads changed.
+
+    Attributes:
+        file: where they go; None where none is written.
+        last: the last one; None before the first.
+        trouble: why the last try failed, or None.
+    """
+
+    def __init__(
+        self,
+        entries: AuditLog,
+        file: CheckpointFile | None,
+        key_file: Path | None,
+        clock: Clock,
+        *,
+        sinks: Sequence[Sink] = (),
+        interval_seconds: float,
+        interval_units: int,
+        written: Callable[[], int],
+    ) -> None:
+        """Say where and how often.
+
+        Args:
+            entries: the log.
+            file: where checkpoints are appended; None to write none.
+            key_file: of the signing key, made when it is first used; None for a key that is forgotten at the end.
+            clock: where the time comes from.
+            sinks: where else they go.
+            interval_seconds: between two checkpoints.
+            interval_units: units that are committed between two checkpoints at most.
+            written: counts the committed units.
+        """
+        self.file = file
+        self.last: Checkpoint | None = None
+        self.trouble: str | None = None
+        self._entries = entries
+        self._key_file = key_file
+        self._key: SigningKey | None = None
+        self._clock = clock
+        self._followers = [] if file is None else [Follower(file, sink) for sink in sinks]
+        self._interval = int(interval_seconds * 1e9)
+        self._interval_units = interval_units
+        self._written = written
+        self._heads: dict[str, Head] | None = None  # those of the last checkpoint, once it is one of this process
+        self._tried_at = clock.now()
+        self._tried_units = written()
+        self._writing = asyncio.Lock()
+
+    def start(self) -> None:
+        """Begin to deliver what is not delivered yet."""
+        for follower in self._followers:
+            follower.start()
+
+    async def tick(self) -> None:
+        """Write a checkpoint if one is due; a failure is logged and tried again."""
+        now, units = self._clock.now(), self._written()
+        if now - self._tried_at < self._interval and units - self._tried_units < self._interval_units:
+            return
+        self._tried_at, self._tried_units = now, units
+        await self.write_if_possible()
+
+    async def write_if_possible(self) -> None:
+        """Write a checkpoint; a failure is logged, once until it works again."""
+        try:
+            await self.write()
+        except (OSError, ValueError, AuditKeyError, StoreError) as error:
+            if self.trouble is None:
+                log.error("the audit log could not be signed; tried again", error=str(error))
+            self.trouble = str(error)
+        else:
+            self.trouble = None
+
+    async def write(self) -> Checkpoint | None:
+        """Write a checkpoint if a head has changed since the last one; give it.
+
+        Raises:
+            AuditKeyError: the key cannot be used.
+            OSError: the file cannot be written.
+            ValueError: the end of the file is no checkpoint.
+            StoreError: the heads cannot be read.
+        """
+        file = self.file
+        if file is None:
+            return None
+        async with self._writing:
+            log_id = await self._entries.get_audit_log_id()
+            heads = {
+                record.tenant_id: Head(record.tenant_id, record.seq, record.hash)
+                for record in await self._entries.list_audit_heads()
+            }
+            if not heads or heads == self._heads:
+                return None
+            written = await asyncio.to_thread(self._write, file, log_id, heads)
+        for follower in self._followers:
+            follower.wake()
+        return written
+
+    async def rotate(self) -> KeyLink:
+        """Make a new key and publish the link from the old one to it; both sign.
+
+        Raises:
+            AuditKeyError: the present key cannot be used.
+            OSError: a file cannot be written.
+        """
+        async with self._writing:
+            log_id = await self._entries.get_audit_log_id()
+            link = await asyncio.to_thread(self._rotate, log_id)
+        for follower in self._followers:
+            follower.wake()
+        return link
+
+    async def close(self) -> None:
+        """Write the last checkpoint and deliver what can be delivered."""
+        await self.write_if_possible()
+        for follower in self._followers:
+            await asyncio.to_thread(follower.close)
+
+    # --- in a thread ----------------------------------------------------------------------------------------------
+
+    def key(self) -> SigningKey:
+        """Give the signing key; it is made when there is none.
+
+        Raises:
+            AuditKeyError: it cannot be used.
+        """
+        if self._key is None and self._key_file is None:
+            self._key = SigningKey.generate()
+        if self._key is None:
+            assert self._key_file is not None
+            self._finish_rotation(self._key_file)
+            self._key, is_new = load_or_create(self._key_file)
+            if is_new:
+                log.info("a key for the audit log was made", file=str(self._key_file), key_id=self._key.key_id)
+        return self._key
+
+    def _write(self, file: CheckpointFile, log_id: str, heads: dict[str, Head]) -> Checkpoint | None:
+        key = self.key()
+        if self.last is None:
+            newest = file.last_checkpoint()
+            self.last = None if newest is None else newest.checkpoint
+        last = self.last
+        root = heads_root(heads.values())
+        if last is not None and last.root == root and last.log_id == log_id:
+            self._heads = heads
+            return None
+        if last is not None and last.log_id != log_id:
+            raise AuditKeyError(
+                f"{file.path} has the checkpoints of another log ({last.log_id}, this one is {log_id}). Name "
+                "another file, or move that one away."
+            )
+        number = 1 if last is None else last.number + 1
+        before = self._heads
+        full = before is None or number % FULL_EVERY == 0
+        if before is None or full:
+            changed = list(heads.values())
+        else:
+            changed = [head for head in heads.values() if before.get(head.tenant_id) != head]
+            changed += [Head(tenant_id, 0, NOTHING) for tenant_id in before if tenant_id not in heads]
+        checkpoint = Checkpoint(
+            log_id=log_id,
+            number=number,
+            at=self._clock.now(),
+            root=root,
+            heads=len(heads),
+            entries=sum(head.seq for head in heads.values()),
+            previous=NOTHING if last is None else last.hash(),
+            key_id=key.key_id,
+        )
+        signature = key.sign(CHECKPOINT_TAG, checkpoint.content())
+        signed = SignedCheckpoint(checkpoint=checkpoint, signature=signature, heads=tuple(sorted(changed)), full=full)
+        file.append(signed.line())
+        self.last, self._heads = checkpoint, heads
+        return checkpoint
+
+    def public_keys(self) -> list[bytes]:
+        """Give the public keys that links and the key file name, the present one last; none before the first use.
+
+        Raises:
+            AuditKeyError: the key cannot be used.
+        """
+        if self._key_file is None or self.file is None:
+            return [] if self._key is None else [self._key.public]
+        return public_keys(self._key_file, self.file)
+
+    def links(self) -> list[SignedLink]:
+        """Give the links between keys that are published, oldest first."""
+        return [] if self.file is None else self.file.links()
+
+    def lines(self) -> Iterator[bytes]:
+        """Give what is published, line by line."""
+        if self.file is not None:
+            for _, line in self.file.lines():
+                yield line
+
+    def _rotate(self, log_id: str) -> KeyLink:
+        file, key_file = self.file, self._key_file
+        if file is None or key_file is None:
+            raise AuditKeyError("a database in memory has no audit key in a file, so there is none to replace.")
+        old, new = self.key(), SigningKey.generate()
+        link = KeyLink(log_id=log_id, old=old.public, new=new.public, at=self._clock.now())
+        content = link.content()
+        signed = SignedLink(
+            link=link,
+            signature=old.sign(KEY_LINK_TAG, content),
+            signature_of_new=new.sign(KEY_LINK_TAG, content),
+        )
+        # The new key is kept before the link is published, and the link published before the old key goes.
+        write_key(_next(key_file), new, replace=True)
+        file.append(signed.line())
+        self._key = None
+        self._finish_rotation(key_file)
+        return link
+
+    def _finish_rotation(self, key_file: Path) -> None:
+        """Put the next key in its place if the link to it is published, and throw it away if not."""
+        following = _next(key_file)
+        try:
+            new = load(following)
+        except FileNotFoundError:
+            return
+        if any(signed.link.new == new.public for signed in self.links()):
+            following.replace(key_file)
+            sync_directory(key_file.parent)
+        else:
+            following.unlink()
+
+
+def _next(key_file: Path) -> Path:
+    return key_file.with_name(f"{key_file.name}.next")
+
+
+def public_keys(key_file: Path, file: CheckpointFile) -> list[bytes]:
+    """Give the public keys that the links in a file of checkpoints and a key file name, the present one last.
+
+    Raises:
+        AuditKeyError: the key cannot be used.
+    """
+    try:
+        present = load(key_file).public
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise AuditKeyError(f"the audit key {key_file} cannot be read: {error.strerror}.") from None
+    known = [key for signed in file.links() for key in (signed.link.old, signed.link.new)]
+    return [*(key for key in dict.fromkeys(known) if key != present), present]

@@ -1,0 +1,112 @@
+"""What belongs to the audit log beside its entries: tombstones, holds, keys of personal data; and its scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+
+from synergymesh.domain.instants import Instant
+from synergymesh.ports.audit import AuditHeadRecord
+
+if TYPE_CHECKING:
+    from synergymesh.ports.store import Noted
+
+T = TypeVar("T")
+
+
+class TombstoneRecord(msgspec.Struct, frozen=True, gc=False):
+    """A signed tombstone: see `domain.audit`. Its first and last entry are those of its first and last gap."""
+
+    tenant_id: str
+    first_seq: int
+    last_seq: int
+    content: bytes
+    signature: bytes
+
+
+class HoldRecord(msgspec.Struct, frozen=True, gc=False):
+    """A legal hold: nothing of the tenant's chain is pruned."""
+
+    tenant_id: str
+    reason: str
+    held_at: Instant
+
+
+class AuditScan(Protocol):
+    """Read the log from one end to the other, in one thread, as it was at one moment."""
+
+    def log_id(self) -> str:
+        """Give the id of the log; empty before its first entry."""
+        ...
+
+    def heads(self) -> list[AuditHeadRecord]:
+        """Give the recorded end of every chain, ordered by tenant."""
+        ...
+
+    def tenants(self) -> list[str]:
+        """Give every tenant that has entries, whether it has a recorded end or not, in order."""
+        ...
+
+    def bounds(self, tenant_id: str, since: Instant | None, until: Instant | None) -> tuple[int, int]:
+        """Give the numbers of the first and the last entry of a time, `until` not included; (1, 0) when none is."""
+        ...
+
+    def rows(self, tenant_id: str, after_seq: int) -> Iterator[Sequence[Any]]:
+        """Give a chain in its order: number, hash, payload, at, action, entity, version, actor, outcome, tenant.
+
+        What stands in the database is given as it is, whatever it is.
+        """
+        ...
+
+    def tombstones(self, tenant_id: str) -> list[TombstoneRecord]:
+        """Give the tombstones of a tenant, the first one first."""
+        ...
+
+
+class AuditKeeping(Protocol):
+    """Keep what belongs to the audit log beside its entries. Each verb is one transaction, with its entry in it."""
+
+    async def scan_audit(self, work: Callable[[AuditScan], T]) -> T:
+        """Call `work` with a scan, in a thread; nobody waits for it (but where the database is in memory)."""
+        ...
+
+    async def list_audit_tombstones(self, tenant_id: str) -> list[TombstoneRecord]:
+        """Give the tombstones of a tenant, the first one first."""
+        ...
+
+    async def add_audit_tombstones(self, tombstones: Sequence[TombstoneRecord], noted: Noted) -> bool:
+        """Record tombstones of one tenant; `delete_pruned_audit_entries` deletes what they account for.
+
+        Gives False, and records nothing, when the tenant is under a hold.
+        """
+        ...
+
+    async def delete_pruned_audit_entries(self, limit: int) -> int:
+        """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left."""
+        ...
+
+    async def list_audit_holds(self) -> list[HoldRecord]:
+        """Give all holds, ordered by tenant."""
+        ...
+
+    async def hold_audit(self, hold: HoldRecord, noted: Noted) -> bool:
+        """Forbid to prune a tenant's chain; give False, and record nothing, when it is forbidden already."""
+        ...
+
+    async def release_audit(self, tenant_id: str, noted: Noted) -> bool:
+        """Allow to prune a tenant's chain again; give False, and record nothing, when nothing forbids it."""
+        ...
+
+    async def get_subject_key(self, subject: str) -> bytes | None:
+        """Give the key of somebody's personal data."""
+        ...
+
+    async def add_subject_key(self, subject: str, key: bytes, made_at: Instant) -> bytes:
+        """Record a key unless there is one; give the one that counts."""
+        ...
+
+    async def erase_subject_key(self, subject: str, noted: Noted) -> bool:
+        """Destroy a key, also in the pages of the file; give False, and record nothing, when there is none."""
+        ...

@@ -1,0 +1,118 @@
+"""What every store promises about what is kept beside the audit log: a part of `StoreContract`."""
+
+from __future__ import annotations
+
+from synergymesh.domain.audit import MESH, Gap, Tombstone, genesis_hash
+from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord
+from synergymesh.ports.store import Noted, Store
+from synergymesh.testing.store_changes import ACME, record, tenant
+
+KEY_OF_ALICE = bytes(range(32))
+NOTES = 12
+
+
+def keeping_note(action: Action, number: int, tenant_id: str = ACME) -> Noted:
+    """Make the entry of something that is done with the log."""
+    return Noted(
+        tenant_id=tenant_id,
+        action=action,
+        entity="audit",
+        number=number,
+        outcome=Outcome.SUCCESS,
+        noted_at=number,
+    )
+
+
+async def fill_log(store: Store) -> None:
+    """Give a tenant a chain of `NOTES` + 1 entries."""
+    await record(store, tenant(ACME))
+    for number in range(NOTES):
+        await record(store, keeping_note(Action.AUDIT_READ, 100 + number))
+
+
+async def bury(store: Store, first: int, last: int, number: int = 1) -> bool:
+    """Record a tombstone for a part of the chain."""
+    rows = await store.list_audit_entries(ACME, after_seq=0, limit=1_000)
+    hashes = {row.seq: row.hash for row in rows}
+    previous = hashes.get(first - 1, genesis_hash(await store.get_audit_log_id(), ACME))
+    gap = Gap(first=first, last=last, previous=previous, head=hashes[last])
+    content = Tombstone(
+        log_id="log", tenant_id=ACME, day="2026-11-22", gaps=(gap,), pruned_at=number, key_id="k"
+    ).content()
+    stone = TombstoneRecord(ACME, first, last, content, b"signature")
+    return await store.add_audit_tombstones([stone], keeping_note(Action.AUDIT_PRUNED, number))
+
+
+def read_chain(scan: AuditScan) -> list[int]:
+    """Give the numbers of a chain."""
+    return [row[0] for row in scan.rows(ACME, 0)]
+
+
+class AuditKeepingContract:
+    """Tombstones, holds, keys of personal data, and the scan of the log."""
+
+    async def test_a_scan_gives_a_chain_as_it_is_stored(self, store: Store) -> None:
+        await fill_log(store)
+        entries = await store.list_audit_entries(ACME, after_seq=0, limit=1_000)
+        rows = await store.scan_audit(lambda scan: [tuple(row) for row in scan.rows(ACME, 0)])
+        assert rows == [
+            (e.seq, e.hash, e.payload, e.at, e.action, e.entity, e.version, e.actor, e.outcome, e.tenant_id)
+            for e in entries
+        ]
+        assert await store.scan_audit(lambda scan: [row[0] for row in scan.rows(ACME, 10)]) == [11, 12, 13]
+        assert ACME in await store.scan_audit(lambda scan: scan.tenants())
+        assert await store.scan_audit(lambda scan: scan.log_id()) == await store.get_audit_log_id()
+        assert await store.scan_audit(lambda scan: scan.heads()) == await store.list_audit_heads()
+
+    async def test_a_scan_finds_the_first_and_last_entry_of_a_time(self, store: Store) -> None:
+        await fill_log(store)
+        bounds = await store.scan_audit(lambda scan: scan.bounds(ACME, 103, 106))
+        entries = {e.seq: e.at for e in await store.list_audit_entries(ACME, after_seq=0, limit=1_000)}
+        assert [entries[seq] for seq in bounds] == [103, 105]
+        assert await store.scan_audit(lambda scan: scan.bounds(ACME, 10**18, None)) == (1, 0)
+
+    async def test_what_a_tombstone_accounts_for_is_deleted_from_its_end_in_small_steps(self, store: Store) -> None:
+        await fill_log(store)
+        assert await bury(store, 2, 7)
+        assert await store.delete_pruned_audit_entries(2) == 2
+        assert await store.scan_audit(read_chain) == [1, 2, 3, 4, 5, *range(8, NOTES + 3)]
+        deleted = 0
+        while step := await store.delete_pruned_audit_entries(3):
+            deleted += step
+        assert deleted == 4
+        assert await store.scan_audit(read_chain) == [1, *range(8, NOTES + 3)]
+        assert [stone.first_seq for stone in await store.list_audit_tombstones(ACME)] == [2]
+        assert await store.list_audit_tombstones(MESH) == []
+
+    async def test_pruning_is_an_entry_of_the_chain(self, store: Store) -> None:
+        await fill_log(store)
+        assert await bury(store, 2, 3)
+        entries = await store.list_audit_entries(ACME, after_seq=NOTES + 1, limit=10)
+        assert [entry.action for entry in entries] == [Action.AUDIT_PRUNED]
+
+    async def test_a_hold_refuses_tombstones_until_it_is_released(self, store: Store) -> None:
+        await fill_log(store)
+        hold = HoldRecord(ACME, "case 7", 5)
+        assert await store.hold_audit(hold, keeping_note(Action.AUDIT_HELD, 1))
+        assert not await store.hold_audit(HoldRecord(ACME, "other", 6), keeping_note(Action.AUDIT_HELD, 2))
+        assert await store.list_audit_holds() == [hold]
+        assert not await bury(store, 2, 3)
+        assert await store.list_audit_tombstones(ACME) == []
+        assert await store.release_audit(ACME, keeping_note(Action.AUDIT_RELEASED, 3))
+        assert not await store.release_audit(ACME, keeping_note(Action.AUDIT_RELEASED, 4))
+        assert await bury(store, 2, 3, number=9)
+        entries = await store.list_audit_entries(ACME, after_seq=NOTES + 1, limit=10)
+        assert [entry.action for entry in entries] == ["audit.held", "audit.released", "audit.pruned"]
+
+    async def test_the_first_key_of_a_subject_counts_until_it_is_erased(self, store: Store) -> None:
+        await fill_log(store)
+        assert await store.get_subject_key("user/alice") is None
+        assert await store.add_subject_key("user/alice", KEY_OF_ALICE, 1) == KEY_OF_ALICE
+        assert await store.add_subject_key("user/alice", bytes(32), 2) == KEY_OF_ALICE
+        assert await store.get_subject_key("user/alice") == KEY_OF_ALICE
+        assert await store.erase_subject_key("user/alice", keeping_note(Action.AUDIT_ERASED, 1, MESH))
+        assert await store.get_subject_key("user/alice") is None
+        assert not await store.erase_subject_key("user/alice", keeping_note(Action.AUDIT_ERASED, 2, MESH))
+        erased = await store.find_audit_entries(MESH, action=Action.AUDIT_ERASED)
+        assert len(erased.entries) == 1

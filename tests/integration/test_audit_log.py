@@ -1,0 +1,433 @@
+"""The audit log through its people's verbs: who may look, what is recorded of that, keeping and erasing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synergymesh import Orchestrator, Settings, task, workflow
+from synergymesh.audit.auditing import PAGE_ENTRIES_MAX
+from synergymesh.audit.keys import load, verify_signature
+from synergymesh.audit.verify import verify_export
+from synergymesh.domain.actors import Actor
+from synergymesh.domain.audit_retention import DAY
+from synergymesh.domain.audit_trust import Trust, verify_checkpoints
+from synergymesh.errors import FeatureNotEnabled, InvalidRequest, LegalHold, NotFound, UnknownTenant
+
+ALICE = Actor(type="user", id="u-17")
+
+
+@task
+async def nothing() -> None: ...
+
+
+@workflow
+def single() -> object:
+    return nothing()
+
+
+class Days:
+    """A clock that is put forward by days."""
+
+    def __init__(self) -> None:
+        self.at = 20_000 * DAY
+
+    def now(self) -> int:
+        self.at += 1_000
+        return self.at
+
+    def forward(self, days: float) -> None:
+        self.at += int(days * DAY)
+
+
+def count(database: Path, statement: str = "SELECT count(*) FROM audit_entries", *arguments: Any) -> int:
+    connection = sqlite3.connect(database)
+    try:
+        return int(connection.execute(statement, arguments).fetchone()[0])
+    finally:
+        connection.close()
+
+
+async def run_one(mesh: Orchestrator, tenant_id: str) -> None:
+    await (await mesh.submit(single, tenant=tenant_id)).result()
+
+
+async def test_entries_are_found_by_what_is_asked_for() -> None:
+    async with Orchestrator(":memory:", workflows=[single]) as mesh:
+        acme = (await mesh.create_tenant("Acme", "professional")).tenant_id
+        other = (await mesh.create_tenant("Other")).tenant_id
+        with mesh.acting_as(ALICE):
+            await run_one(mesh, acme)
+        await run_one(mesh, other)
+        found = await mesh.audit_log(acme, action="run.submitted")
+        assert [entry.actor for entry in found.entries] == ["user/u-17"]
+        assert found.entries[0].details["workflow"] == "single"
+        assert {entry.tenant_id for entry in (await mesh.audit_log(acme)).entries} == {acme}
+        assert {acme, other} <= {entry.tenant_id for entry in (await mesh.audit_log(limit=50)).entries}
+        assert (await mesh.audit_log(acme, actor="user/u-17")).entries == found.entries
+        assert (await mesh.audit_log(acme, entity=found.entries[0].entity)).entries
+        assert (await mesh.audit_log(acme, outcome="failure")).entries == ()
+        now = datetime.now(UTC)
+        assert (await mesh.audit_log(acme, since=now + timedelta(hours=1))).entries == ()
+        assert (await mesh.audit_log(acme, until=now + timedelta(hours=1))).entries
+
+
+async def test_pages_follow_each_other_without_a_gap() -> None:
+    async with Orchestrator(":memory:", workflows=[single]) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(5):
+            await run_one(mesh, acme)
+        whole = (await mesh.audit_log(acme, limit=PAGE_ENTRIES_MAX)).entries
+        paged: list[int] = []
+        cursor = None
+        while True:
+            page = await mesh.audit_log(acme, limit=3, cursor=cursor)
+            paged += [entry.seq for entry in page.entries]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert paged == [entry.seq for entry in whole] == list(range(len(whole), 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": PAGE_ENTRIES_MAX + 1}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"action": "bogus"}, "action"),
+        ({"outcome": "bogus"}, "outcome"),
+        ({"since": datetime(2026, 1, 1)}, "since"),
+        ({"until": "yesterday"}, "until"),
+    ],
+)
+async def test_a_wrong_question_is_refused_and_not_recorded(arguments: dict[str, Any], field: str) -> None:
+    async with Orchestrator(":memory:") as mesh:
+        with pytest.raises(InvalidRequest) as raised:
+            await mesh.audit_log(**arguments)
+        assert raised.value.field == field
+        assert not (await mesh.audit_log(action="audit.read", limit=1)).entries[1:]
+
+
+async def test_a_tenant_reads_its_own_log_only_with_the_feature_and_the_operator_always() -> None:
+    async with Orchestrator(":memory:") as mesh:
+        basic = (await mesh.create_tenant("Basic")).tenant_id
+        rich = (await mesh.create_tenant("Rich", "professional")).tenant_id
+        for attempt in (
+            mesh.audit_log(basic, as_tenant=True),
+            mesh.verify_audit(basic, as_tenant=True),
+            mesh.export_audit("x.jsonl", basic, as_tenant=True),
+        ):
+            with pytest.raises(FeatureNotEnabled, match="professional"):
+                await attempt
+        assert (await mesh.audit_log(basic)).entries
+        assert (await mesh.audit_log(rich, as_tenant=True)).entries
+        with pytest.raises(UnknownTenant):
+            await mesh.audit_log("tenant-nobody")
+        with pytest.raises(UnknownTenant):
+            await mesh.audit_log(None, as_tenant=True)
+        assert not [entry for entry in (await mesh.audit_log()).entries if entry.tenant_id == "tenant-nobody"]
+
+
+async def test_looking_at_a_log_is_recorded_once_a_minute_for_each_reader(tmp_path: Path) -> None:
+    clock = Days()
+    async with Orchestrator(":memory:", clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(3):
+            await mesh.audit_log(acme)
+        with mesh.acting_as(ALICE):
+            await mesh.audit_log(acme, action="run.submitted")
+        reads = (await mesh.audit_log(acme, action="audit.read")).entries
+        assert [entry.actor.partition("/")[0] for entry in reads] == ["user", "user"]
+        assert reads[0].details == {"filters": {"action": "run.submitted"}}
+        clock.forward(0.01)
+        await mesh.audit_log(acme)
+        assert len((await mesh.audit_log(acme, action="audit.read")).entries) == 3
+        await mesh.export_audit(str(tmp_path / "x.csv"), acme, format="csv")
+        assert (await mesh.audit_log(acme, action="audit.exported")).entries[0].details["format"] == "csv"
+
+
+async def test_the_log_of_a_tenant_that_is_gone_can_be_read_and_verified(tmp_path: Path) -> None:
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db") as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        await mesh.delete_tenant(acme)
+        assert (await mesh.audit_log(acme)).entries
+        assert (await mesh.verify_audit(acme)).is_intact
+
+
+# --- checkpoints and exports ----------------------------------------------------------------------------------------
+
+
+async def test_a_checkpoint_is_written_at_the_end_behind_the_last_entry(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    for _ in range(2):
+        async with Orchestrator(f"sqlite:///{database}") as mesh:
+            await mesh.create_tenant("Acme")
+    key = load(tmp_path / "mesh.db.audit" / "key.pem").public
+    lines = (tmp_path / "mesh.db.audit" / "checkpoints.jsonl").read_bytes().splitlines()
+    pinned = verify_checkpoints(lines, Trust([key], verify_signature))
+    assert pinned.findings == []
+    assert pinned.last is not None
+    assert pinned.last.entries == count(database)
+
+
+async def test_files_and_sinks_are_where_the_settings_say(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    settings = Settings(
+        audit_key_file=str(tmp_path / "keys" / "audit.pem"),
+        audit_checkpoint_file=str(tmp_path / "published.jsonl"),
+        audit_sinks=[f"directory:{elsewhere}"],
+    )
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db", settings=settings) as mesh:
+        await mesh.create_tenant("Acme")
+    assert (tmp_path / "keys" / "audit.pem").exists()
+    assert (tmp_path / "published.jsonl").read_bytes().splitlines()[0] in b"".join(
+        path.read_bytes() for path in elsewhere.iterdir()
+    )
+    assert not (tmp_path / "mesh.db.audit").exists()
+
+
+async def test_verifying_since_a_checkpoint_reads_only_what_came_after_it(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        await mesh.create_tenant("Acme")
+    before = count(database)
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        report = await mesh.verify_audit(since=1)
+        assert report.is_intact
+        assert report.entries == count(database) - before
+        with pytest.raises(InvalidRequest, match="no good checkpoint"):
+            await mesh.verify_audit(since=99)
+
+
+async def test_a_part_of_the_log_can_be_exported_and_verified_alone(tmp_path: Path) -> None:
+    clock = Days()
+    path = tmp_path / "part.jsonl"
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(3):
+            await run_one(mesh, acme)
+            clock.forward(1)
+        since = datetime.fromtimestamp(20_001 * 86_400, UTC)
+        until = datetime.fromtimestamp(20_002 * 86_400, UTC)
+        done = await mesh.export_audit(str(path), acme, since=since, until=until)
+        assert (
+            0
+            < done.entries
+            < count(tmp_path / "mesh.db", "SELECT count(*) FROM audit_entries WHERE tenant_id = ?", acme)
+        )
+        key = bytes.fromhex((await mesh.audit_keys())[-1].public)
+    assert done.manifest is not None
+    report = verify_export(path, Path(done.manifest), [key])
+    assert report.is_intact
+    assert report.entries == done.entries
+
+
+@pytest.mark.parametrize("path", ["", "/nowhere/x.jsonl", "."])
+async def test_an_export_that_cannot_be_written_is_refused(path: str) -> None:
+    async with Orchestrator(":memory:") as mesh:
+        with pytest.raises(InvalidRequest) as raised:
+            await mesh.export_audit(path)
+        assert raised.value.field == "path"
+        with pytest.raises(InvalidRequest, match="cloudevents"):
+            await mesh.export_audit("x", format="xml")
+
+
+# --- keeping --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_over_its_time_is_pruned_and_the_log_still_verifies(tmp_path: Path) -> None:
+    clock = Days()
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(3):
+            await run_one(mesh, acme)
+        assert await mesh.prune_audit() == 0
+        clock.forward(92)
+        gone = await mesh.prune_audit(acme)
+        assert gone > 0
+        kept = {entry.action for entry in (await mesh.audit_log(acme)).entries}
+        assert {"tenant.created", "audit.pruned"} <= kept
+        assert not kept & {"run.submitted", "run.finished", "task.finished"}
+        report = await mesh.verify_audit()
+        assert report.findings == []
+        assert report.pruned == gone
+        done = await mesh.export_audit(str(tmp_path / "x.jsonl"))
+        key = bytes.fromhex((await mesh.audit_keys())[-1].public)
+        assert verify_export(tmp_path / "x.jsonl", Path(str(done.manifest)), [key]).is_intact
+        clock.forward(366)
+        assert await mesh.prune_audit() > 0
+        assert (await mesh.verify_audit()).findings == []
+    async with Orchestrator(f"sqlite:///{database}", clock=clock) as mesh:
+        assert (await mesh.verify_audit()).findings == []
+
+
+async def test_a_tier_says_how_long_its_log_is_kept(tmp_path: Path) -> None:
+    clock = Days()
+    settings = Settings(tiers={"basic": {"audit_days": 5}})  # type: ignore[dict-item]
+    async with Orchestrator(
+        f"sqlite:///{tmp_path}/mesh.db", workflows=[single], clock=clock, settings=settings
+    ) as mesh:
+        short = (await mesh.create_tenant("Short")).tenant_id
+        long = (await mesh.create_tenant("Long", "professional")).tenant_id
+        for tenant in (short, long):
+            await run_one(mesh, tenant)
+        clock.forward(7)
+        assert await mesh.prune_audit(short) > 0
+        assert await mesh.prune_audit(long) == 0
+
+
+async def test_nothing_is_pruned_under_a_legal_hold(tmp_path: Path) -> None:
+    clock = Days()
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        await run_one(mesh, acme)
+        assert await mesh.hold_audit(acme, "case 7")
+        assert not await mesh.hold_audit(acme, "case 8")
+        assert [hold.reason for hold in await mesh.audit_holds()] == ["case 7"]
+        clock.forward(400)
+        with pytest.raises(LegalHold):
+            await mesh.prune_audit(acme)
+        await mesh.prune_audit()
+        assert (await mesh.audit_log(acme, action="run.submitted")).entries
+        assert await mesh.release_audit(acme)
+        assert not await mesh.release_audit(acme)
+        assert await mesh.prune_audit(acme) > 0
+        assert (await mesh.verify_audit()).findings == []
+        for reason in ("", "a\nb", "x" * 501):
+            with pytest.raises(InvalidRequest):
+                await mesh.hold_audit(acme, reason)
+        with pytest.raises(UnknownTenant):
+            await mesh.hold_audit("tenant-nobody", "case")
+
+
+async def test_deleting_what_was_pruned_goes_on_after_it_was_interrupted(tmp_path: Path) -> None:
+    clock = Days()
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(4):
+            await run_one(mesh, acme)
+        clock.forward(92)
+        await mesh._running.auditing._prune(acme)
+        before = count(database)
+        assert await mesh._database.delete_pruned_audit_entries(3) == 3
+        assert count(database) == before - 3
+        assert (await mesh.verify_audit()).findings == []
+        while await mesh._database.delete_pruned_audit_entries(3):
+            pass
+        assert (await mesh.verify_audit()).findings == []
+        assert count(database, "SELECT count(*) FROM audit_tombstones WHERE pending = 1") == 0
+
+
+# --- personal data --------------------------------------------------------------------------------------------------
+
+
+async def test_personal_data_is_not_in_the_clear_and_can_be_erased(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single]) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        alice = await mesh.with_personal_data(ALICE, name="Alice Liddell", mail="alice@example.org", address="::1")
+        again = await mesh.with_personal_data(ALICE, name="Alice Liddell")
+        for actor in (alice, again):
+            with mesh.acting_as(actor):
+                await run_one(mesh, acme)
+        shown = (await mesh.audit_log(acme, actor="user/u-17")).entries
+        assert [entry.personal for entry in shown] == [
+            {"name": "Alice Liddell"},
+            {"name": "Alice Liddell", "mail": "alice@example.org", "address": "::1"},
+        ]
+        await mesh.export_audit(str(tmp_path / "x.jsonl"))
+        await mesh.erase_audit("user/u-17")
+        shown = (await mesh.audit_log(acme, actor="user/u-17")).entries
+        assert [entry.personal for entry in shown] == [None, None]
+        assert (await mesh.verify_audit()).is_intact
+        with pytest.raises(NotFound):
+            await mesh.erase_audit("user/u-17")
+        erased = (await mesh.audit_log("", action="audit.erased")).entries
+        assert erased[0].details == {"subject": "user/u-17"}
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"Liddell" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("personal", [{"phone": "1"}, {"name": ""}, {"name": "a\nb"}, {"mail": "x" * 501}, {"name": 7}])
+async def test_personal_data_that_cannot_be_kept_is_refused(personal: dict[str, Any]) -> None:
+    async with Orchestrator(":memory:") as mesh:
+        with pytest.raises(InvalidRequest):
+            await mesh.with_personal_data(ALICE, **personal)
+
+
+async def test_a_key_that_was_erased_is_nowhere_in_the_files(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        await mesh.with_personal_data(ALICE, name="Alice")
+        key = await mesh._database.get_subject_key("user/u-17")
+        assert key is not None
+        await mesh.erase_audit("user/u-17")
+        assert not [path for path in tmp_path.rglob("*") if path.is_file() and key in path.read_bytes()]
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str, database: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "synergymesh.cli", "audit", *arguments, "--database", f"sqlite:///{database}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_the_command_asks_the_process_that_executes(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single]) as mesh:
+        acme = await mesh.create_tenant("Acme")
+        await run_one(mesh, acme.tenant_id)
+        done = await asyncio.to_thread(command, "list", "--tenant", "Acme", "--json", database=database)
+        assert done.returncode == 0, done.stderr
+        assert [entry["action"] for entry in json.loads(done.stdout)["entries"]][-1] == "tenant.created"
+        done = await asyncio.to_thread(command, "tail", "--tenant", "Acme", "-n", "2", database=database)
+        assert len(done.stdout.splitlines()) == 2
+        done = await asyncio.to_thread(command, "verify", database=database)
+        assert done.returncode == 0, done.stderr
+        done = await asyncio.to_thread(command, "hold", "Acme", "--reason", "case 7", database=database)
+        assert done.returncode == 0, done.stderr
+        assert len(await mesh.audit_holds()) == 1
+        done = await asyncio.to_thread(command, "prune", "--tenant", "Acme", database=database)
+        assert done.returncode == 2
+        assert "legal hold" in done.stderr
+
+
+async def test_the_command_ends_with_1_when_the_log_is_damaged(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        await mesh.create_tenant("Acme")
+    connection = sqlite3.connect(database)
+    connection.execute("DELETE FROM audit_entries WHERE tenant_id = '' AND seq = 2")
+    connection.commit()
+    connection.close()
+    done = command("verify", database=database)
+    assert done.returncode == 1
+    assert done.stdout.startswith("missing mesh #2: ") or done.stdout.startswith("truncated mesh #2: ")
+
+
+async def test_a_log_can_be_read_while_its_process_does_not_answer(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", settings=Settings(local_socket=False)) as mesh:
+        await mesh.create_tenant("Acme")
+        done = await asyncio.to_thread(command, "list", "--tenant", "Acme", database=database)
+        assert done.returncode == 0, done.stderr
+        assert "tenant.created" in done.stdout
+        assert "not recorded" in done.stderr
