@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from synergymesh import (
+    Actor,
     ComponentType,
     DirectCall,
     EnterpriseSynergyMeshOrchestrator,
@@ -515,3 +517,61 @@ class TestScale:
         ids = tenants_of(mesh, 1_000, TenantTier.PROFESSIONAL)
         assert list(mesh.tenants) == ids
         assert mesh.get_metrics()["registered_tenants"] == 1_000
+
+
+class TestAudit:
+    async def test_everything_that_happened_is_in_the_log_once(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        tenant_id = mesh.create_tenant("Acme", TenantTier.ENTERPRISE)
+        await mesh.execute_components(tenant_id, {f"c{n}": succeed for n in range(120)})
+        entries = mesh.get_audit_logs(tenant_id)
+        executed = [entry.component_id for entry in entries if entry.action == "execute_component"]
+        assert sorted(map(str, executed)) == sorted(f"c{n}" for n in range(120))
+        assert [entry.action for entry in entries if entry.action.endswith("_run")] == ["submit_run", "finish_run"]
+
+    async def test_the_log_of_each_tenant_is_a_chain_of_its_own_that_verifies(
+        self, mesh: EnterpriseSynergyMeshOrchestrator
+    ) -> None:
+        tenants = tenants_of(mesh, 5, TenantTier.BASIC)
+        await asyncio.gather(*(mesh.execute_with_retry(succeed, "c", each) for each in tenants for _ in range(3)))
+        for tenant_id in tenants:
+            entries = mesh.get_audit_logs(tenant_id)
+            assert {entry.tenant_id for entry in entries} == {tenant_id}
+            assert [entry.audit_id for entry in entries] == [f"{tenant_id}/{n + 1}" for n in range(len(entries))]
+        assert mesh._call(mesh.orchestrator.verify_audit()).is_intact
+
+    async def test_who_did_it_is_in_the_log(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        async def by_alice() -> str:
+            async with mesh.orchestrator.acting_as(Actor(type="user", id="alice", source="web", request_id="r-1")):
+                return (await mesh.orchestrator.create_tenant("Acme")).tenant_id
+
+        tenant_id = mesh._call(by_alice())
+        (entry,) = mesh.get_audit_logs(tenant_id, action="create_tenant")
+        assert entry.user_id == "user/alice"
+        assert (entry.metadata["source"], entry.metadata["request_id"]) == ("web", "r-1")
+
+    async def test_a_tenant_reads_its_own_log_only_where_its_tier_allows_it(
+        self, mesh: EnterpriseSynergyMeshOrchestrator
+    ) -> None:
+        basic, professional = (mesh.create_tenant(tier, tier) for tier in (TenantTier.BASIC, TenantTier.PROFESSIONAL))
+        with pytest.raises(FeatureNotEnabled, match="audit_logs"):
+            mesh._call(mesh.orchestrator.audit_log(basic, as_tenant=True))
+        assert mesh._call(mesh.orchestrator.audit_log(professional, as_tenant=True)).entries
+
+    def test_a_change_from_outside_is_found_by_the_first_bad_entry(self, tmp_path: Path) -> None:
+        path = tmp_path / "mesh.db"
+        with EnterpriseSynergyMeshOrchestrator(f"sqlite:///{path}") as mesh:
+            tenant_id = mesh.create_tenant("Acme")
+            mesh.suspend_tenant(tenant_id)
+            mesh.resume_tenant(tenant_id)
+        with sqlite3.connect(path) as connection:
+            changed = connection.execute(
+                "UPDATE audit_entries SET payload = replace(payload, 'suspended', 'resumed!!') "
+                "WHERE tenant_id = ? AND seq = 2",
+                (tenant_id,),
+            )
+            assert changed.rowcount == 1
+        connection.close()
+        with EnterpriseSynergyMeshOrchestrator(f"sqlite:///{path}") as mesh:
+            report = mesh._call(mesh.orchestrator.verify_audit(tenant_id))
+        assert not report.is_intact
+        assert report.findings[0].seq == 2

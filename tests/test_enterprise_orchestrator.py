@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import getpass
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from synergymesh import (
+    AuditLog,
     ComponentType,
     DependencyResolver,
     EnterpriseSynergyMeshOrchestrator,
@@ -416,6 +418,72 @@ class TestResourceManagement:
             await mesh.execute_components(tenant_id, {str(n): succeed for n in range(3)})
 
 
+class TestAuditLogging:
+    def test_creating_a_tenant_is_an_entry_with_success(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        before = datetime.now(UTC)
+        tenant_id = mesh.create_tenant("Acme")
+        (entry,) = mesh.get_audit_logs(tenant_id, action="create_tenant")
+        assert isinstance(entry, AuditLog)
+        assert (entry.action, entry.status, entry.tenant_id) == ("create_tenant", "success", tenant_id)
+        assert before <= entry.timestamp <= datetime.now(UTC)
+        assert entry.user_id == f"user/{getpass.getuser()}"
+        shown = entry.to_dict()
+        assert (shown["action"], datetime.fromisoformat(shown["timestamp"])) == ("create_tenant", entry.timestamp)
+
+    async def test_executions_and_their_failures_are_entries(
+        self, mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str
+    ) -> None:
+        mesh.retry_policies["payment"] = AT_ONCE
+        await mesh.execute_with_retry(Flaky(1), "payment", tenant_id)
+        await mesh.execute_with_retry(fail, "refund", tenant_id, max_retries=0)
+        entries = mesh.get_audit_logs(tenant_id)
+        told = [(each.action, each.component_id, each.status) for each in entries if each.component_id]
+        assert told == [
+            ("retry_component", "payment", "failure"),
+            ("execute_component", "payment", "success"),
+            ("execute_component", "refund", "failure"),
+        ]
+        failures = mesh.get_audit_logs(tenant_id, outcome="failure")
+        assert [each.component_id for each in failures if each.component_id] == ["payment", "refund"]
+
+    def test_changes_of_a_tenant_are_entries_in_their_order(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        tenant_id = mesh.create_tenant("Acme")
+        mesh.set_tier(tenant_id, TenantTier.ENTERPRISE)
+        mesh.modify_quota(tenant_id, max_concurrent_tasks=3)
+        mesh.suspend_tenant(tenant_id)
+        mesh.resume_tenant(tenant_id)
+        assert [entry.action for entry in mesh.get_audit_logs(tenant_id)] == [
+            "create_tenant",
+            "modify_tenant",
+            "modify_tenant",
+            "suspend_tenant",
+            "resume_tenant",
+            "audit_read",  # this very look
+        ]
+
+    def test_all_entries_are_given_oldest_first_and_counted(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        tenants = [mesh.create_tenant(f"tenant {n}") for n in range(3)]
+        entries = mesh.audit_logs
+        assert [entry.tenant_id for entry in entries if entry.action == "create_tenant"] == tenants
+        assert [entry.timestamp for entry in entries] == sorted(entry.timestamp for entry in entries)
+        assert mesh.get_metrics()["total_audit_logs"] >= len(entries)
+
+    def test_the_chain_verifies(self, mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str) -> None:
+        report = mesh._call(mesh.orchestrator.verify_audit(tenant_id))
+        assert report.is_intact
+
+    def test_bad_questions_are_refused(self, mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str) -> None:
+        with pytest.raises(UnknownTenant):
+            mesh.get_audit_logs("nobody")
+        for hours in (0, -1, float("nan"), float("inf")):
+            with pytest.raises(InvalidRequest, match="hours"):
+                mesh.get_audit_logs(tenant_id, hours=hours)
+        with pytest.raises(InvalidRequest):
+            mesh.get_audit_logs(tenant_id, limit=0)
+        with pytest.raises(InvalidRequest):
+            mesh.get_audit_logs(tenant_id, outcome="luck")
+
+
 class TestMonitoring:
     async def test_the_figures_of_all_tenants_add_up(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
         tenants = [mesh.create_tenant(f"tenant {n}") for n in range(3)]
@@ -458,7 +526,9 @@ class TestMonitoring:
             await mesh.execute_with_retry(succeed, "c", tenant_id)
             before = mesh.get_metrics()
         with EnterpriseSynergyMeshOrchestrator(database) as mesh:
-            assert mesh.get_metrics() == before
+            after = mesh.get_metrics()
+            assert after.pop("total_audit_logs") > before.pop("total_audit_logs")  # the first one ended, this one began
+            assert after == before
             assert mesh.get_tenant_health(tenant_id)["successful"] == 1
 
     async def test_a_result_can_be_turned_into_a_dictionary(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.pausing import PausedWorkflow
     from synergymesh.engine.views import BreakerView, LingeringAttempt, Run, RunTask
     from synergymesh.engine.what_if import TenantChange, WhatIf
-    from synergymesh.enterprise import ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
+    from synergymesh.enterprise import AuditLog, ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
     from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, RunTimedOut, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
     from synergymesh.ports.task_context import TaskContext, current_task
@@ -85,7 +85,7 @@ _HOMES = {
         "Run",
         "RunTask",
     ),
-    "synergymesh.enterprise": ("ComponentDependency", "EnterpriseSynergyMeshOrchestrator", "TenantConfig"),
+    "synergymesh.enterprise": ("AuditLog", "ComponentDependency", "EnterpriseSynergyMeshOrchestrator", "TenantConfig"),
     "synergymesh.errors": (
         "GiveUp",
         "RetryLater",
@@ -126,6 +126,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Actor",
+    "AuditLog",
     "BreakerPolicy",
     "BreakerView",
     "Capacity",

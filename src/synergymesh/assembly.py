@@ -189,7 +189,7 @@ def assemble(
         dice,
         payload_bytes_max=payload_bytes_max,
     )
-    monitoring = Monitoring(statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock)
+    monitoring = Monitoring(store, statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock)
     secret = settings.alert_webhook_secret
     delivery = Delivery(
         *read_sinks(

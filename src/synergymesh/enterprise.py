@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
+from synergymesh.audit.entries import AuditEntry
 from synergymesh.domain.component_types import ComponentType
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
@@ -36,6 +38,55 @@ class ComponentDependency:
     depends_on: tuple[str, ...]
     component_type: str
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLog:
+    """Describe an entry of the audit log as this face names things.
+
+    Attributes:
+        audit_id: the chain and the number of the entry in it.
+        timestamp: when it happened, aware (UTC).
+        tenant_id: whose; '' for the mesh itself.
+        action: what was done: `create_tenant`, `execute_component`, or the catalogue's name with underscores.
+        component_id: of a task, or None.
+        user_id: on whose account, `type/id`.
+        status: success, failure or denied.
+        metadata: the entity, the details, and where it came from.
+    """
+
+    audit_id: str
+    timestamp: datetime
+    tenant_id: str
+    action: str
+    component_id: str | None
+    user_id: str
+    status: str
+    metadata: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give a dictionary with the time in ISO 8601."""
+        return {**asdict(self), "timestamp": self.timestamp.isoformat()}
+
+
+ACTION_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "tenant.created": "create_tenant",
+        "tenant.plan_changed": "modify_tenant",
+        "tenant.suspended": "suspend_tenant",
+        "tenant.resumed": "resume_tenant",
+        "tenant.deleted": "delete_tenant",
+        "run.submitted": "submit_run",
+        "run.finished": "finish_run",
+        "task.finished": "execute_component",
+        "task.retried": "retry_component",
+    }
+)
+"""What this face calls actions of the catalogue; the others have an underscore in the place of the dot."""
+
+AUDIT_PAGE = 1_000
+
+HOURS_MAX = 1_000_000
+"""More than a century."""
 
 Function = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
@@ -445,7 +496,8 @@ class EnterpriseSynergyMeshOrchestrator:
 
         Returns:
             total_executions, successful_executions, failed_executions, success_rate (percent),
-            average_execution_time_ms, total_retry_attempts, active_tasks, registered_tenants, total_audit_logs.
+            average_execution_time_ms, total_retry_attempts, active_tasks, registered_tenants, total_audit_logs (of all
+            chains, pruned ones included).
         """
         found = self._call(self.orchestrator.get_metrics())
         return {
@@ -457,6 +509,7 @@ class EnterpriseSynergyMeshOrchestrator:
             "total_retry_attempts": found.retries,
             "active_tasks": found.running,
             "registered_tenants": found.tenants,
+            "total_audit_logs": found.audit_entries,
         }
 
     def metrics_text(self) -> str:
@@ -493,6 +546,54 @@ class EnterpriseSynergyMeshOrchestrator:
             "wait_p99_ms": found.wait.p99,
             "last_execution": found.last_execution,
         }
+
+    # --- audit ----------------------------------------------------------------------------------------------------
+
+    def get_audit_logs(
+        self,
+        tenant_id: str,
+        hours: float = 24,
+        action: str | None = None,
+        *,
+        actor: str | None = None,
+        outcome: str | None = None,
+        limit: int = AUDIT_PAGE,
+    ) -> list[AuditLog]:
+        """Give the newest entries of a tenant's audit log, oldest first. That somebody looked is recorded.
+
+        Args:
+            tenant_id: whose.
+            hours: how far back.
+            action: only those of an action, by its name here or in the catalogue.
+            actor: only those on the account of `type/id`.
+            outcome: success, failure or denied.
+            limit: how many at most, 1 to 1,000.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: an argument cannot be accepted.
+        """
+        self._call(self.orchestrator.get_tenant(tenant_id))
+        if not isinstance(hours, (int, float)) or not 0 < hours <= HOURS_MAX:
+            raise InvalidRequest(f"hours must be above 0, and at most {HOURS_MAX:,}, not {hours!r}.", field="hours")
+        names = {mine: theirs for theirs, mine in ACTION_NAMES.items()}
+        found = self._call(
+            self.orchestrator.audit_log(
+                tenant_id,
+                since=datetime.now(UTC) - timedelta(hours=hours),
+                action=None if action is None else names.get(action, action),
+                actor=actor,
+                outcome=outcome,
+                limit=limit,
+            )
+        )
+        return [_audit_log(entry) for entry in reversed(found.entries)]
+
+    @property
+    def audit_logs(self) -> list[AuditLog]:
+        """Give the newest thousand entries of all chains, oldest first. That somebody looked is recorded."""
+        found = self._call(self.orchestrator.audit_log(limit=AUDIT_PAGE))
+        return [_audit_log(entry) for entry in reversed(found.entries)]
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -539,3 +640,17 @@ class EnterpriseSynergyMeshOrchestrator:
                         seen.add(each)
                         stack.append(each)
         return tuple(found)
+
+
+def _audit_log(entry: AuditEntry) -> AuditLog:
+    kind, _, rest = entry.entity.partition("/")
+    return AuditLog(
+        audit_id=f"{entry.tenant_id or 'mesh'}/{entry.seq}",
+        timestamp=entry.at,
+        tenant_id=entry.tenant_id,
+        action=ACTION_NAMES.get(entry.action, entry.action.replace(".", "_")),
+        component_id=rest.partition("/")[2] if kind == "task" else None,
+        user_id=entry.actor,
+        status=entry.outcome,
+        metadata={"entity": entry.entity, "details": entry.details, **entry.origin},
+    )

@@ -627,7 +627,7 @@ class Orchestrator(RunControl, AuditControl):
 
     async def get_metrics(self) -> MeshMetrics:
         """Give the figures of all tenants together: executions, failures, durations, retries."""
-        return self._running.monitoring.mesh()
+        return await self._running.monitoring.mesh()
 
     async def metrics_text(self) -> str:
         """Give the metrics in Prometheus' text format; `telemetry.endpoint.MetricsEndpoint` serves them."""

@@ -6,12 +6,28 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from synergymesh.errors import NotRunning
 
 T = TypeVar("T")
+
+
+class _Threads(ThreadPoolExecutor):
+    """Call functions in threads; while the interpreter ends, where they are called, since no thread starts any more."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call a function, soon or at once."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            future: Future[T] = Future()
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:
+                future.set_exception(error)
+            return future
 
 
 class Portal:
@@ -29,6 +45,7 @@ class Portal:
 
     def __init__(self, name: str, at_exit: Callable[[], object]) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_Threads(thread_name_prefix=name))
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._at_exit = at_exit
         self.is_open = True
@@ -76,4 +93,5 @@ class Portal:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()

@@ -21,6 +21,7 @@ from synergymesh.engine.statistics import Statistics
 from synergymesh.engine.tenants import Tenants
 from synergymesh.errors import InvalidRequest
 from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import Store
 
 RESOURCES = ("concurrent", "memory", "cpu", "hourly", "rate_limit", "tasks")
 
@@ -46,6 +47,7 @@ class MeshMetrics:
         retries: attempts that failed and were followed by another one.
         running: attempts that are under way.
         tenants: how many there are.
+        audit_entries: of all chains of the audit log.
     """
 
     executions: int
@@ -56,6 +58,7 @@ class MeshMetrics:
     retries: int
     running: int
     tenants: int
+    audit_entries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +129,11 @@ class MeshFigures:
 
 
 class Monitoring:
-    """Answer from what is in memory; nothing here waits for the store."""
+    """Answer from what is in memory, apart from the audit log and service levels, which are asked of the store."""
 
     def __init__(
         self,
+        store: Store,
         statistics: Statistics,
         scheduler: Scheduler[LiveRun],
         tenants: Tenants,
@@ -139,6 +143,7 @@ class Monitoring:
         dispatcher: Dispatcher,
         clock: Clock,
     ) -> None:
+        self._store = store
         self._runs = runs
         self._committer = committer
         self._dispatcher = dispatcher
@@ -157,8 +162,9 @@ class Monitoring:
         }
         assert tuple(self._has_room) == RESOURCES
 
-    def mesh(self) -> MeshMetrics:
+    async def mesh(self) -> MeshMetrics:
         """Give the figures of all tenants together."""
+        heads = await self._store.list_audit_heads()
         total = self._statistics.total
         return MeshMetrics(
             executions=total.executions,
@@ -169,6 +175,7 @@ class Monitoring:
             retries=total.count("retried"),
             running=self._scheduler.running,
             tenants=len(self._tenants),
+            audit_entries=sum(head.seq for head in heads),
         )
 
     def figures(self) -> MeshFigures:
