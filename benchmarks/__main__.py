@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import audit, backlog, engine, limits, resolver
+from benchmarks import audit, backlog, engine, enterprise, limits, resolver
 
 GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("single_runs", "tasks_per_second"): (">=", 8_000),
@@ -33,6 +33,11 @@ GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("queued_memory", "bytes_per_tenant"): ("<=", 2_048),
     ("audit_layered_runs", "share_median"): (">=", 0.85),
     ("audit_single_runs", "share_median"): (">=", 0.85),
+    ("enterprise_calls", "calls_per_second_in_sequence"): (">=", 1_500),
+    ("enterprise_calls", "calls_per_second_of_50_tenants"): (">=", 5_000),
+    ("enterprise_figures", "median_ms_get_metrics"): ("<=", 5),
+    ("enterprise_figures", "median_ms_get_tenant_health"): ("<=", 5),
+    ("enterprise_counting", "share_median"): (">=", 0.97),
     ("audit_sealing", "entries_per_second"): (">=", 10_000),
     ("audit_query", "median_ms_last_100"): ("<=", 5),
     ("million_backlog", "peak_mb"): ("<=", 400),
@@ -50,7 +55,11 @@ GOALS: dict[tuple[str, str], tuple[str, float]] = {
 RESOLVER = "resolver"
 AUDIT = "audit"
 
-MODULE_OF = {scenario: module.__name__ for module in (engine, backlog, limits, audit) for scenario in module.SCENARIOS}
+MODULE_OF = {
+    scenario: module.__name__
+    for module in (engine, backlog, limits, audit, enterprise)
+    for scenario in module.SCENARIOS
+}
 MODULE_OF["audit_verify"] = "benchmarks.audit_verify"
 
 

@@ -1,0 +1,158 @@
+"""What the enterprise face costs: calls one after the other and side by side, figures with a million tasks, counting.
+
+Each scenario runs in a process of its own: `python -m benchmarks.enterprise SCENARIO` prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine import WIDE, Figures, _runs
+from benchmarks.scenarios import layered
+from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, TenantTier
+from synergymesh.domain.states import ExecutionStatus
+from synergymesh.ports.store import Change, RunCreated, RunFinished, TaskFinished, WorkflowStored
+
+CALLS = 1_000
+TASKS = 1_000_000
+ROUNDS = 20
+
+
+async def nothing() -> None: ...
+
+
+async def bare_hops(path: Path, calls: int) -> float:
+    """Give calls per second of a loop that does only what cannot be left out: four hops between two event loops and a
+    writing thread, and one durable commit of a row."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE results (id INTEGER PRIMARY KEY, value TEXT)")
+    engine = asyncio.new_event_loop()
+    thread = threading.Thread(target=engine.run_forever, daemon=True)
+    thread.start()
+    caller = asyncio.get_running_loop()
+
+    async def call() -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(nothing(), caller))
+        await asyncio.to_thread(connection.execute, "INSERT INTO results (value) VALUES ('null')")
+
+    begun = time.perf_counter()
+    for _ in range(calls):
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), engine))
+    rate = calls / (time.perf_counter() - begun)
+    engine.call_soon_threadsafe(engine.stop)
+    thread.join()
+    connection.close()
+    return rate
+
+
+async def calls() -> Figures:
+    """1,000 durable calls of a no-op in sequence, and 50 tenants with 100 each at once."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EnterpriseSynergyMeshOrchestrator(f"sqlite:///{folder}/mesh.db") as mesh,
+    ):
+        tenants = [mesh.create_tenant(f"tenant {n}", TenantTier.ENTERPRISE, WIDE) for n in range(50)]
+
+        async def of(tenant: str, number: int) -> None:
+            for _ in range(number):
+                await mesh.execute_with_retry(nothing, "c", tenant)
+
+        await of(tenants[0], 100)
+        sequence, together, bare = [], [], []
+        for number in range(3):
+            begun = time.perf_counter()
+            await of(tenants[0], CALLS)
+            sequence.append(CALLS / (time.perf_counter() - begun))
+            bare.append(await bare_hops(Path(folder) / f"bare{number}.db", CALLS))
+            begun = time.perf_counter()
+            await asyncio.gather(*(of(tenant, 100) for tenant in tenants))
+            together.append(5_000 / (time.perf_counter() - begun))
+    return {
+        "calls_per_second_in_sequence": max(sequence),
+        "share_of_bare_hops": statistics.median(a / b for a, b in zip(sequence, bare, strict=True)),
+        "calls_per_second_of_50_tenants": max(together),
+    }
+
+
+async def figures() -> Figures:
+    """Milliseconds of `get_metrics` and `get_tenant_health` with a million recorded tasks."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"sqlite:///{folder}/mesh.db"
+        with EnterpriseSynergyMeshOrchestrator(address) as mesh:
+            tenant_id = mesh.create_tenant("Acme", TenantTier.ENTERPRISE, WIDE)
+        async with Orchestrator(address, execute=False) as recorder:
+            committer = recorder._running.committer
+            await committer.record([WorkflowStored("h", "w", b"{}", None, 1)])
+            ids = [f"n{n}" for n in range(1_000)]
+            for number in range(TASKS // len(ids)):
+                run_id = f"run-{number:024x}"
+                success = ExecutionStatus.SUCCESS
+                unit: list[Change] = [
+                    RunCreated(run_id, tenant_id, "w", "h", b"{}", None, 0, 0, 1),
+                    *(TaskFinished(run_id, each, tenant_id, success, 1, 1, 2_000_000, b"null", None) for each in ids),
+                    RunFinished(run_id, tenant_id, success, 1, 2, None, None),
+                ]
+                await committer.record(unit)
+        with EnterpriseSynergyMeshOrchestrator(address) as mesh:
+            assert mesh.get_metrics()["total_executions"] == TASKS
+            return {
+                "median_ms_get_metrics": _median_ms(mesh.get_metrics),
+                "median_ms_get_tenant_health": _median_ms(lambda: mesh.get_tenant_health(tenant_id)),
+            }
+
+
+def _median_ms(ask: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        ask()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds) * 1_000
+
+
+async def counting() -> Figures:
+    """Layered graphs with counting for metrics and health and without it, in turns in one run."""
+    shares, cpu = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        async with Orchestrator(f"sqlite:///{folder}/mesh.db", max_concurrent_tasks=1_000) as mesh:
+            tenant_id = (await mesh.create_tenant("bench", TenantTier.ENTERPRISE, quota=WIDE)).tenant_id
+            committer = mesh._running.committer
+            counted = committer.recorded
+            for number in range(ROUNDS + 1):
+                rates: dict[bool, tuple[float, float]] = {}
+                for is_on in (True, False) if number % 2 else (False, True):
+                    committer.recorded = counted if is_on else _ignore
+                    computed = time.process_time()
+                    seconds = await _runs(mesh, tenant_id, layered(10, 10), 50, 50)
+                    rates[is_on] = (1 / seconds, time.process_time() - computed)
+                if number:  # the first round warms up
+                    shares.append(rates[True][0] / rates[False][0])
+                    cpu.append(rates[False][1] / rates[True][1])
+            committer.recorded = counted
+    return {"share_median": statistics.median(shares), "share_by_processor_time": statistics.median(cpu)}
+
+
+def _ignore(*_: object) -> None:
+    """Count nothing."""
+
+
+SCENARIOS: dict[str, Callable[[], Coroutine[Any, Any, Figures]]] = {
+    "enterprise_calls": calls,
+    "enterprise_figures": figures,
+    "enterprise_counting": counting,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(SCENARIOS[sys.argv[1]]())))
