@@ -11,47 +11,31 @@ from typing import Any, Literal, Self
 from synergymesh.assembly import Parts, Seams, assemble
 from synergymesh.audit_control import AuditControl
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.alerts import Condition
-from synergymesh.domain.breaker import BreakerPolicy
 from synergymesh.domain.definition import WorkflowDefinition
-from synergymesh.domain.limits import Capacity, CohortShare
-from synergymesh.domain.neighbours import Neighbour
 from synergymesh.domain.payload import decode
-from synergymesh.domain.queue_views import TenantView
-from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
-from synergymesh.domain.service_levels import ServiceLevel
-from synergymesh.domain.simulation import PlannedRun
-from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.domain.tenants import Tenant, TenantTier
+from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.timeline import Timeline
 from synergymesh.engine.acting import ActingAs, current_actor
 from synergymesh.engine.control import OPEN
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.explaining import RunExplanation
-from synergymesh.engine.housekeeping import Pruned
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
-from synergymesh.engine.overview import Overview
 from synergymesh.engine.timelines import timeline_of
 from synergymesh.engine.views import (
-    BreakerView,
-    LingeringAttempt,
     LogLine,
     Run,
-    breaker_view,
     errors_of,
-    lingering_views,
     log_views,
     run_view,
     summary,
     task_views,
 )
-from synergymesh.engine.what_if import TenantChange, WhatIf
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut, StoreCorrupt
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
+from synergymesh.mesh_control import MeshControl
 from synergymesh.ports.clock import Clock, SystemClock
 from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskRecord
 from synergymesh.run_control import RunControl
@@ -59,14 +43,14 @@ from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings
 from synergymesh.store.sqlite import SqliteStore
 from synergymesh.store.sqlite_files import parse_address
-from synergymesh.telemetry.metrics import exposition
+from synergymesh.tenant_control import TenantControl
 from synergymesh.workflows.registry import Registry
 from synergymesh.workflows.workflow import Workflow
 
 PAGE_RUNS_MAX = 1_000
 
 
-class Orchestrator(RunControl, AuditControl):
+class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
     """Run workflows for tenants, durably; use it as an asynchronous context manager.
 
     Leaving the context lets running tasks end within a grace period. Open runs stay in the database, and go on when it
@@ -224,203 +208,6 @@ class Orchestrator(RunControl, AuditControl):
             InvalidRequest: it is no actor.
         """
         return ActingAs(actor)
-
-    # --- tenants --------------------------------------------------------------------------------------------------
-
-    async def create_tenant(
-        self,
-        tenant_name: str,
-        tier: TenantTier | str = TenantTier.BASIC,
-        *,
-        quota: ResourceQuota | None = None,
-        parent: str | None = None,
-        share: CohortShare | None = None,
-    ) -> Tenant:
-        """Make a tenant.
-
-        Args:
-            tenant_name: a name for people; it need not be unique.
-            tier: its plan.
-            quota: its own limits instead of the tier's.
-            parent: the tenant whose quota it shares, for a sub-tenant.
-            share: what of that quota it gets whenever it wants it, may borrow, and lends.
-
-        Raises:
-            InvalidRequest: a value cannot be accepted.
-            UnknownTenant: there is no such parent.
-            FeatureNotEnabled: the parent's tier has no sub-tenants.
-        """
-        return await self._running.tenants.create(tenant_name, tier, quota, parent, share)
-
-    async def set_tier(self, tenant_id: str, tier: TenantTier | str) -> Tenant:
-        """Give a tenant another plan with its quota, from the next dispatch on; what runs goes on.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: there is no such tier.
-        """
-        return await self._running.tenants.change_plan(tenant_id, tier=tier)
-
-    async def set_quota(self, tenant_id: str, quota: ResourceQuota) -> Tenant:
-        """Give a tenant other limits, from the next dispatch on; what runs goes on, whatever they are.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: it is no quota.
-        """
-        return await self._running.tenants.change_plan(tenant_id, quota=quota)
-
-    async def set_weight(self, tenant_id: str, weight: int | None) -> Tenant:
-        """Give a tenant another weight in the fair queue than its tier's; None for the tier's.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: the weight is outside its range.
-        """
-        return await self._running.tenants.change_plan(tenant_id, weight=weight)
-
-    async def throttle_tenant(self, tenant_id: str, percent: int | None) -> Tenant:
-        """Let a tenant use only that percentage of its own limits at a time; None for all of them.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: percent is not from 1 to 100.
-        """
-        return await self._running.tenants.change_plan(tenant_id, throttle_percent=percent)
-
-    async def set_retry_policy(
-        self, tenant_id: str, policy: RetryPolicy | None, *, workflow: str | None = None, component: str | None = None
-    ) -> Tenant:
-        """Give a tenant a retry policy of its own, which counts from the next failure on; None takes it away.
-
-        A policy for a component, or for a workflow, comes before what the task declares; one for the whole tenant is
-        only the default of tasks that declare none.
-
-        Args:
-            tenant_id: whose; its sub-tenants have it too, unless they have their own.
-            policy: what counts there.
-            workflow: the name of the workflow that it is for; None for all.
-            component: the id of the component of that workflow; None for all.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: it is no policy, or a component is named without its workflow.
-            FeatureNotEnabled: the tenant's tier does not have advanced_retry.
-        """
-        return await self._running.retry_policies.change(tenant_id, policy, workflow, component)
-
-    async def set_retention(self, tenant_id: str, days: float | None) -> Tenant:
-        """Let the finished runs of a tenant be kept so many days; None for its tier's number, 0 for not at all.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: days is not from 0 to 36,500.
-        """
-        return await self._running.tenants.change_plan(tenant_id, retention_days=days)
-
-    async def set_breaker_policy(
-        self,
-        tenant_id: str,
-        policy: BreakerPolicy | None,
-        *,
-        breaker: str | None = None,
-        workflow: str | None = None,
-        component: str | None = None,
-    ) -> Tenant:
-        """Give a tenant a breaker policy of its own: for what tasks name, a component, a workflow, or all it runs.
-
-        Args:
-            tenant_id: whose; its sub-tenants have it too, unless they have their own.
-            policy: what counts there; None takes it away.
-            breaker: the name that tasks give with `breaker=`.
-            workflow: the name of a workflow.
-            component: the id of a component of that workflow; None for all.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: it is no policy, or the names cannot be.
-            FeatureNotEnabled: the tenant's tier does not have custom_policies.
-        """
-        return await self._running.circuits.set_policy(tenant_id, policy, breaker, workflow, component)
-
-    async def breakers(self, tenant: str | None = None) -> list[BreakerView]:
-        """Give the circuits that have failed lately, and those that were ever open.
-
-        Args:
-            tenant: whose; None for all.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return [breaker_view(record) for record in await self._running.circuits.list(tenant)]
-
-    async def reset_breaker(
-        self,
-        tenant_id: str,
-        *,
-        breaker: str | None = None,
-        workflow: str | None = None,
-        component: str | None = None,
-    ) -> None:
-        """Close a circuit by hand: what it holds back may start at once.
-
-        Args:
-            tenant_id: whose.
-            breaker: the name that tasks give with `breaker=`.
-            workflow: or the name of the workflow,
-            component: and the id of its component.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            UnknownBreaker: nothing of that name has failed lately.
-            InvalidRequest: the names cannot be.
-        """
-        await self._running.circuits.reset(tenant_id, breaker, workflow, component)
-
-    async def get_tenant(self, tenant_id: str) -> Tenant:
-        """Give a tenant.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return self._running.tenants.get(tenant_id)
-
-    async def list_tenants(self) -> list[Tenant]:
-        """Give all tenants, oldest first."""
-        return list(self._running.tenants)
-
-    async def suspend_tenant(self, tenant_id: str) -> Tenant:
-        """Accept and start nothing more for a tenant; what runs goes on.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return await self._running.tenants.set_status(tenant_id, TenantStatus.SUSPENDED)
-
-    async def resume_tenant(self, tenant_id: str) -> Tenant:
-        """Accept and start tasks of a suspended tenant again.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return await self._running.tenants.set_status(tenant_id, TenantStatus.ACTIVE)
-
-    async def delete_tenant(self, tenant_id: str, *, force: bool = False) -> None:
-        """Delete a tenant with everything that is recorded of it.
-
-        Args:
-            tenant_id: which.
-            force: cancel its open runs first.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            TenantHasOpenRuns: it has open runs, and force is False.
-        """
-        parts = self._running
-        await parts.control.delete_tenant(tenant_id, force=force)
-        parts.circuits.forget(tenant_id)
-        parts.statistics.forget(tenant_id)
-        parts.maintenance.purge_is_due = True
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
@@ -613,119 +400,6 @@ class Orchestrator(RunControl, AuditControl):
             UnknownRun: there is none of that id that this tenant may see.
         """
         return await self._running.explaining.run(run_id, tenant)
-
-    async def lingering(self) -> list[LingeringAttempt]:
-        """Name the attempts that were stopped and go on all the same: each keeps its slot until it really ends.
-
-        A plain function in a thread cannot be stopped from outside; a coroutine can ignore that it is.
-        """
-        return lingering_views(self._running.attempts.lingering())
-
-    async def queue(self) -> list[TenantView]:
-        """Describe every tenant's queue: what waits and runs, its share, its use of each limit, what holds it."""
-        return self._running.explaining.queue()
-
-    async def get_metrics(self) -> MeshMetrics:
-        """Give the figures of all tenants together: executions, failures, durations, retries."""
-        return await self._running.monitoring.mesh()
-
-    async def metrics_text(self) -> str:
-        """Give the metrics in Prometheus' text format; `telemetry.endpoint.MetricsEndpoint` serves them."""
-        return exposition(self._running.monitoring.figures(), tenants_max=self.settings.metrics_tenants_max)
-
-    async def alerts(self) -> list[Condition]:
-        """Give what is wrong and was told to the alert sinks: a database that cannot be written, tenants that fail."""
-        return self._running.alerts.standing
-
-    async def sla_report(self, tenant_id: str) -> list[ServiceLevel]:
-        """Compare the last hour, day and thirty days of a tenant with what its tier promises.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return await self._running.monitoring.service_levels(tenant_id)
-
-    async def get_tenant_health(self, tenant_id: str) -> TenantHealth:
-        """Say how a tenant is doing, judged by its last hour, with the reasons and its figures.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return self._running.monitoring.health(tenant_id)
-
-    async def check_resource_quota(self, tenant_id: str, resource_type: str = "concurrent") -> bool:
-        """Tell whether a limit of a tenant has room for one more; takes nothing.
-
-        Args:
-            tenant_id: which.
-            resource_type: concurrent (slots), memory, cpu, hourly (starts), rate_limit (submissions), or tasks for all.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-            InvalidRequest: there is no such resource.
-        """
-        return self._running.monitoring.has_room(tenant_id, resource_type)
-
-    async def acquire_rate_limit(self, tenant_id: str) -> bool:
-        """Take a place in a tenant's submission rate; tell whether there was one.
-
-        Raises:
-            UnknownTenant: there is none of that id.
-        """
-        return self._running.monitoring.take_rate(tenant_id)
-
-    async def overview(self, limit: int = 100) -> Overview:
-        """Describe the busiest tenants: names, queues, use of each limit, and their part of the last minutes.
-
-        Args:
-            limit: how many tenants at most, 1 to 10,000.
-
-        Raises:
-            InvalidRequest: the limit is outside its range.
-        """
-        return await self._running.overviews.now(limit)
-
-    async def neighbours(self) -> list[Neighbour]:
-        """Describe who was served how much in the last minutes beside their weight, the noisiest first."""
-        return self._running.overviews.neighbours()
-
-    async def prune(self) -> Pruned:
-        """Delete now what is not kept any longer, in small steps; it is done every minute by itself.
-
-        Raises:
-            StoreError: the database cannot be read or written now.
-        """
-        return await self._running.housekeeping.prune()
-
-    async def what_if(
-        self,
-        tenants: Mapping[str, TenantChange] | None = None,
-        *,
-        capacity: Capacity | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        workload: Iterable[PlannedRun] | None = None,
-        tenant: str | None = None,
-    ) -> WhatIf:
-        """Replay runs on a virtual clock as things are and as they would be, through the very same scheduler.
-
-        The replay runs in a thread and takes turns with the event loop; `synergymesh what-if` replays in a process of
-        its own. Delays between attempts, pauses and learnt durations are not replayed.
-
-        Args:
-            tenants: by id, another tier, quota or weight.
-            capacity: in place of the present one.
-            since: recorded runs that were submitted from then on; aware. The last 24 hours before `until` by default.
-            until: and before then; now by default.
-            workload: declared runs instead of recorded ones.
-            tenant: who asks; it changes and sees only its own. None for the operator.
-
-        Raises:
-            FeatureNotEnabled: the asking tenant's tier has no `advanced_analytics`.
-            UnknownTenant: a change or a run is of a tenant that there is not, or that is not the asker's.
-            InvalidRequest: a value cannot be accepted, nothing is different, or too many tasks ran in that time.
-        """
-        return await self._running.what_ifs.ask(tenants or {}, capacity, since, until, workload, tenant)
 
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
         """Give the handle of a run that was submitted earlier, by another process say."""
