@@ -31,6 +31,7 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.maintenance import Maintenance
 from synergymesh.engine.monitoring import Monitoring
 from synergymesh.engine.neighbours import Neighbours
+from synergymesh.engine.observed_runs import ObservedRuns
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.overview import Overviews
 from synergymesh.engine.pausing import Pausing
@@ -140,7 +141,16 @@ def assemble(
     committer = Committer(store)
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
-    runs = OpenRuns(committer, clock, dice, payload_bytes_max=payload_bytes_max)
+    traces = None
+    if settings.traces:
+        from synergymesh.telemetry.traces import Traces  # here, as it needs an extra
+
+        traces = Traces(clock)
+    runs = (
+        OpenRuns(committer, clock, dice, payload_bytes_max=payload_bytes_max)
+        if traces is None
+        else ObservedRuns(committer, clock, dice, traces, payload_bytes_max=payload_bytes_max)
+    )
     deadlines = Deadlines(clock)
     attempts = Attempts(scheduler, runs, executors, clock, deadlines, stop_grace_seconds=settings.stop_grace_seconds)
     neighbours = Neighbours(scheduler, clock, dice)
@@ -200,6 +210,12 @@ def assemble(
     )
     alerts = Alerts(monitoring, statistics, tenants, committer, clock, delivery.tell)
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
+    direct_calls = DirectCalls(
+        tenants, admission, versions, submission, runs, dispatcher, control, clock, payload_bytes_max=payload_bytes_max
+    )
+    if traces is not None:
+        submission.traced = traces.submitted
+        direct_calls.traced = traces.caller
     reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
     maintenance = Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, limit_hits, clock)
     maintenance.sweep = time_limits.end_overdue
@@ -220,17 +236,7 @@ def assemble(
         recovery=Recovery(store, versions, runs, dispatcher, window, time_limits, clock),
         doubts=doubts,
         control=control,
-        direct_calls=DirectCalls(
-            tenants,
-            admission,
-            versions,
-            submission,
-            runs,
-            dispatcher,
-            control,
-            clock,
-            payload_bytes_max=payload_bytes_max,
-        ),
+        direct_calls=direct_calls,
         reruns=reruns,
         dead_letters=DeadLetters(store, committer, reruns, clock),
         pausing=Pausing(store, committer, scheduler, runs, dispatcher, window, watching, tenants, clock),

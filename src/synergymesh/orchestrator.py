@@ -188,6 +188,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         parts.maintenance.record_everything()
         parts.deadlines.close()
         await parts.committer.close()
+        parts.runs.close()
         parts.watching.close()
         for executor in parts.executors.values():
             await executor.close()

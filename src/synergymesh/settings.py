@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from synergymesh.config import PAYLOAD_BYTES_MAX
@@ -104,6 +105,7 @@ class Settings(BaseSettings):
             every component.
         watchdog_seconds: an event loop that is blocked for so long is reported; 0 for no watchdog.
         capture_output: whether what tasks print and log is kept with their attempts.
+        traces: whether runs, tasks and attempts leave spans by OpenTelemetry; needs the extra `otel`.
         metrics_tenants_max: tenants with labels of their own in the metrics; the others are summed up.
         alert_sinks: where alerts go: `log`, `command:PROGRAM ARGUMENTS`, `webhook:URL`.
         alert_webhook_secret: signs what webhooks are sent.
@@ -136,6 +138,7 @@ class Settings(BaseSettings):
     breakers: Literal["named", "all"] = "named"
     watchdog_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
     capture_output: bool = True
+    traces: bool = False
     metrics_tenants_max: Count = 100
     alert_sinks: list[str] = ["log"]
     alert_webhook_secret: SecretStr | None = None
@@ -147,6 +150,21 @@ class Settings(BaseSettings):
     audit_checkpoint_units: Count = 100_000
     audit_sinks: list[str] = []
     tiers: dict[str, TierSettings] = {}
+
+    @field_validator("traces")
+    @classmethod
+    def _need_opentelemetry(cls, wanted: bool) -> bool:
+        """Refuse traces where nothing can make them."""
+        if wanted:
+            try:
+                import synergymesh.telemetry.traces  # noqa: F401 - only when it is wanted: it needs an extra
+            except ModuleNotFoundError as missing:
+                raise PydanticCustomError(
+                    "otel_missing",
+                    "traces need {module}, which comes with the extra otel: pip install 'synergymesh[otel]'",
+                    {"module": missing.name},
+                ) from None
+        return wanted
 
     @classmethod
     def settings_customise_sources(

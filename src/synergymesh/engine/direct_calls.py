@@ -99,7 +99,11 @@ class ExecutionResult:
 
 
 class DirectCalls:
-    """Call functions as tasks of a tenant."""
+    """Call functions as tasks of a tenant.
+
+    Attributes:
+        traced: gives the trace of the caller, or None; None if nothing is traced.
+    """
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class DirectCalls:
         *,
         payload_bytes_max: int,
     ) -> None:
+        self.traced: Callable[[], str | None] | None = None
         self._tenants = tenants
         self._admission = admission
         self._versions = versions
@@ -160,6 +165,7 @@ class DirectCalls:
             priority=0,
             not_before=0,
             created_at=now,
+            traceparent=None if self.traced is None else self.traced(),
         )
         row = RunCreated(
             run.run_id,
@@ -172,6 +178,7 @@ class DirectCalls:
             0,
             now,
             by=current_actor(),
+            traceparent=run.traceparent,
         )
         run.unrecorded = [version.row(now), row] if not version.stored else [row]
         run.direct = tasks

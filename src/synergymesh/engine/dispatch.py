@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from time import perf_counter_ns
 
 from synergymesh.domain.instants import SECOND, Instant
@@ -52,6 +53,7 @@ class Dispatcher:
         self._neighbours = neighbours
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
         self._started = False
         self._pump_is_due = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -118,7 +120,8 @@ class Dispatcher:
         """Look for what may start, once the event loop has done what is waiting now."""
         if not self._pump_is_due:
             self._pump_is_due = True
-            self._loop.call_soon(self._pump)
+            # in the context of the start: that of whoever happens to come by, another tenant say, is no task's business
+            self._loop.call_soon(self._pump, context=self._context)
 
     def _pump(self) -> None:
         self._pump_is_due = False

@@ -140,6 +140,7 @@ class LiveRun:
         unrecorded: changes that go in front of the first ones that are recorded of the run, or None.
         limits: the deadlines of the run and its tasks; None if there are none.
         timed_out: why the run is ended, if its own time is over.
+        traceparent: the trace that it belongs to, or None.
         watchers: are called with every event of the run, and with None if no more will come although it is not final.
     """
 
@@ -166,6 +167,7 @@ class LiveRun:
         "state",
         "tenant_id",
         "timed_out",
+        "traceparent",
         "tries",
         "unrecorded",
         "version",
@@ -185,6 +187,7 @@ class LiveRun:
         created_at: Instant,
         recoveries: int = 0,
         started_at: Instant | None = None,
+        traceparent: str | None = None,
     ) -> None:
         self.run_id = run_id
         self.tenant_id = tenant_id
@@ -196,6 +199,7 @@ class LiveRun:
         self.created_at = created_at
         self.recoveries = recoveries
         self.started_at = started_at
+        self.traceparent = traceparent
         self.start_recorded = started_at is not None
         self.state = RunState(version.plan)
         self.cancelling = False

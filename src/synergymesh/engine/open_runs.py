@@ -395,6 +395,9 @@ class OpenRuns:
         log.error("a verdict was not recorded", run_id=run.run_id, tenant_id=run.tenant_id, reason=reason)
         self._let_go(run, answer if isinstance(answer, Exception) else StoreError(reason))
 
+    def close(self) -> None:
+        """Let go of everything; there is nothing to do unless somebody follows the runs."""
+
     def forget(self, run: LiveRun) -> None:
         """Let go of a run that is deleted with its tenant."""
         self._let_go(run, UnknownRun(run.run_id))

@@ -94,6 +94,7 @@ class Recovery:
             created_at=record.created_at,
             recoveries=record.recoveries,
             started_at=record.started_at,
+            traceparent=record.traceparent,
         )
         run.paused = record.paused_at is not None
         now = self._clock.now()
@@ -161,7 +162,13 @@ class Recovery:
         run.errors = run.errors or {}
         run.errors[position] = error
         run.state.move(position, RUNNING)
-        log.error("a task is quarantined", run_id=run.run_id, tenant_id=run.tenant_id, task_id=task.component_id)
+        log.error(
+            "a task is quarantined",
+            run_id=run.run_id,
+            tenant_id=run.tenant_id,
+            task_id=task.component_id,
+            attempt=task.attempt,
+        )
         finished = TaskFinished(
             run.run_id,
             task.component_id,

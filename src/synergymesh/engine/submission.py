@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from random import Random
@@ -103,7 +103,12 @@ NO_ORIGIN = Origin()
 
 
 class Submission:
-    """Turn a workflow and an input into an acknowledged run."""
+    """Turn a workflow and an input into an acknowledged run.
+
+    Attributes:
+        traced: gives the trace that a new run belongs to, from its id, its tenant's and the workflow's name; None if
+            nothing is traced.
+    """
 
     def __init__(
         self,
@@ -120,6 +125,7 @@ class Submission:
         *,
         payload_bytes_max: int,
     ) -> None:
+        self.traced: Callable[[str, str, str], str | None] | None = None
         self._tenants = tenants
         self._admission = admission
         self._versions = versions
@@ -194,8 +200,10 @@ class Submission:
         now = self._clock.now()
         size = origin.open_tasks(version)
         self._admission.admit(tenant, version.plan, priority, now, size=size)
+        run_id = self.new_run_id(now)
+        traced = self.traced
         row = RunCreated(
-            self.new_run_id(now),
+            run_id,
             tenant.tenant_id,
             version.plan.workflow,
             version.plan.content_hash,
@@ -208,6 +216,7 @@ class Submission:
             version.plan.size,
             current_actor(),
             start_by(version.plan, now, earliest),
+            None if traced is None else traced(run_id, tenant.tenant_id, version.plan.workflow),
         )
         unit: list[Change] = [row] if version.stored else [version.row(now), row]
         if origin is not NO_ORIGIN:

@@ -99,4 +99,5 @@ def live_run(row: RunCreated | RunRecord, version: Version) -> LiveRun:
         not_before=row.not_before,
         created_at=row.created_at,
         recoveries=row.recoveries if isinstance(row, RunRecord) else 0,
+        traceparent=row.traceparent,
     )

@@ -141,7 +141,8 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     """A run is acknowledged. `input` is a JSON object; ids sort by the time of creation.
 
     `level` and then the id give its place among the waiting runs of its tenant, the smallest first; `tasks` is how many
-    it has. `start_by` is the moment until which it has to be begun, 0 for none.
+    it has. `start_by` is the moment until which it has to be begun, 0 for none. `traceparent` names the trace that it
+    belongs to, as W3C Trace Context writes it.
 
     With an `idempotency_key` that the tenant has used, nothing is written and `commit` answers with the earlier run.
     """
@@ -159,6 +160,7 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     tasks: int = 1
     by: Actor | None = None
     start_by: Instant = 0
+    traceparent: str | None = None
 
 
 class RunLinked(msgspec.Struct, frozen=True, gc=False):
@@ -452,6 +454,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     retry_of: str | None = None
     replay_of: str | None = None
     paused_at: Instant | None = None
+    traceparent: str | None = None
 
 
 class PauseRecord(msgspec.Struct, frozen=True, gc=False):

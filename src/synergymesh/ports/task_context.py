@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any
 
@@ -25,9 +26,11 @@ class TaskContext:
         progress: what `heartbeat` was told last, 0 to 1, or None.
         output: what it has printed and logged, None for nothing.
         beats: how often `heartbeat` was called.
+        entered: is called where the task's code begins, in its context: the event loop, a thread, the loop of a direct
+            call. None if nobody asks for it.
     """
 
-    __slots__ = ("attempt", "beats", "cancelled", "output", "progress", "run_id", "task_id", "tenant_id")
+    __slots__ = ("attempt", "beats", "cancelled", "entered", "output", "progress", "run_id", "task_id", "tenant_id")
 
     def __init__(self, run_id: str, task_id: str, tenant_id: str, attempt: int) -> None:
         self.run_id = run_id
@@ -38,6 +41,7 @@ class TaskContext:
         self.progress: float | None = None
         self.beats = 0
         self.output: CapturedOutput | None = None
+        self.entered: Callable[[], object] | None = None
 
     @property
     def idempotency_token(self) -> str:
@@ -96,3 +100,5 @@ def task_in(context: Context) -> TaskContext | None:
 def enter_task(context: TaskContext) -> None:
     """Make `context` the current task of this asyncio task or thread context; for executors."""
     _current.set(context)
+    if context.entered is not None:
+        context.entered()

@@ -203,6 +203,7 @@ runs = Table(
     Column("replay_of", Text),
     Column("pruned_at", BigInteger),
     Column("paused_at", BigInteger),
+    Column("traceparent", Text),
     CheckConstraint(one_of("status", RUN_STATUSES), name="status"),
 )
 # Also the target of the foreign keys of tasks and attempts: a row can only name the tenant that its run has.

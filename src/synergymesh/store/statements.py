@@ -277,6 +277,7 @@ def create_runs(unclean_ends: int) -> ManyRows:
             "level",
             "tasks",
             "start_by",
+            "traceparent",
         ],
     )
 

@@ -183,7 +183,15 @@ class StoreContract(
     async def test_a_run_comes_back_as_it_was_submitted(self, store: Store) -> None:
         await record(
             store,
-            created("run-1", input=b"[1]", idempotency_key="k", priority=-3, not_before=2**62, created_at=2**62 + 1),
+            created(
+                "run-1",
+                input=b"[1]",
+                idempotency_key="k",
+                priority=-3,
+                not_before=2**62,
+                created_at=2**62 + 1,
+                traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
         )
         assert await store.get_run("run-1", ACME) == RunRecord(
             run_id="run-1",
@@ -202,6 +210,7 @@ class StoreContract(
             ended_at=None,
             cancel_requested_at=None,
             recoveries=0,
+            traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
 
     async def test_no_read_finds_anything_of_another_tenant(self, store: Store) -> None:
