@@ -72,6 +72,7 @@ def _cleared() -> Iterator[None]:
     EXPORTER.clear()
     yield
     BREAKING.broken = False
+    structlog.reset_defaults()
 
 
 @pytest.fixture
