@@ -21,6 +21,7 @@ from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit_retention import DAY
 from synergymesh.domain.audit_trust import Trust, verify_checkpoints
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, LegalHold, NotFound, UnknownTenant
+from synergymesh.local.verbs import Here
 
 ALICE = Actor(type="user", id="u-17")
 
@@ -408,6 +409,32 @@ async def test_the_command_asks_the_process_that_executes(tmp_path: Path) -> Non
         done = await asyncio.to_thread(command, "prune", "--tenant", "Acme", database=database)
         assert done.returncode == 2
         assert "legal hold" in done.stderr
+
+
+async def test_following_the_log_shows_each_new_entry_once_and_nothing_older(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from synergymesh.cli import audit
+
+    async with Orchestrator(":memory:") as mesh:
+        for name in ("Acme", "Other"):
+            await mesh.create_tenant(name)
+        polls = 0
+
+        async def between(seconds: float) -> None:
+            nonlocal polls
+            polls += 1
+            if polls == 3:
+                raise asyncio.CancelledError
+            await mesh.create_tenant(f"New {polls}")
+
+        monkeypatch.setattr(audit.asyncio, "sleep", between)
+        wanted = dict.fromkeys(("since", "until", "actor", "entity", "outcome")) | {"action": "tenant.created"}
+        with pytest.raises(asyncio.CancelledError):
+            await audit._follow(Here(mesh), None, wanted, 1, True, True)
+        monkeypatch.undo()
+        shown = [json.loads(line)["tenant_id"] for line in capsys.readouterr().out.splitlines()]
+        assert shown == [tenant.tenant_id for tenant in await mesh.list_tenants()][1:]
 
 
 async def test_the_command_ends_with_1_when_the_log_is_damaged(tmp_path: Path) -> None:

@@ -117,13 +117,16 @@ async def _follow(
     """Show what is new, again and again, on one connection: each life of a process on a database is an entry itself."""
     from synergymesh.local.verbs import AUDIT_LOG
 
-    shown: dict[str, int] = {}
+    newest: tuple[str, int] | None = None
     limit = lines
     while True:
         page = await mesh.ask(AUDIT_LOG, tenant=tenant_id, cursor=None, limit=limit, **wanted)
-        _say([entry for entry in page.entries if entry.seq > shown.get(entry.tenant_id, 0)], as_json)
-        for entry in page.entries:
-            shown[entry.tenant_id] = max(entry.seq, shown.get(entry.tenant_id, 0))
+        # They come in the order of their recording, newest first: what stands before the last one shown is new.
+        places = [(entry.tenant_id, entry.seq) for entry in page.entries]
+        fresh = page.entries[: places.index(newest)] if newest in places else page.entries
+        _say(list(fresh), as_json)
+        if fresh:
+            newest = fresh[0].tenant_id, fresh[0].seq
         if not follow:
             return
         limit = LIMIT_MAX
