@@ -22,7 +22,7 @@ from benchmarks.engine import WIDE, Figures, _runs
 from benchmarks.scenarios import layered, single
 from synergymesh import Orchestrator, TenantTier, Workflow
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.ports.store import Change, RunCreated, TaskFinished, TenantCreated, WorkflowStored
+from synergymesh.ports.changes import Change, RunCreated, TaskFinished, TenantCreated, WorkflowStored
 from synergymesh.store import writes
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.sqlite import SqliteStore

@@ -21,7 +21,7 @@ from benchmarks.engine import WIDE, Figures, _runs
 from benchmarks.scenarios import layered
 from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, TenantTier
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.ports.store import Change, RunCreated, RunFinished, TaskFinished, WorkflowStored
+from synergymesh.ports.changes import Change, RunCreated, RunFinished, TaskFinished, WorkflowStored
 
 CALLS = 1_000
 TASKS = 1_000_000

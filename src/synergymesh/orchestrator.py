@@ -37,7 +37,8 @@ from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.mesh_control import MeshControl
 from synergymesh.ports.clock import Clock, SystemClock
-from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskRecord
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
+from synergymesh.ports.store import Store
 from synergymesh.run_control import RunControl
 from synergymesh.run_handle import RunHandle
 from synergymesh.settings import Settings, change_settings

@@ -10,7 +10,7 @@ import pytest
 
 from synergymesh.domain.audit import MESH, chain_hash, genesis_hash, payload_hash
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     RunCreated,
     RunFinished,

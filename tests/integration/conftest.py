@@ -11,7 +11,8 @@ import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, TenantTier
 from synergymesh.errors import StoreError
-from synergymesh.ports.store import CommitResult, Unit
+from synergymesh.ports.changes import Unit
+from synergymesh.ports.records import CommitResult
 
 ROOMY = ResourceQuota(
     max_concurrent_tasks=200,

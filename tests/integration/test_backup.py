@@ -16,7 +16,7 @@ from synergymesh import Orchestrator, ResourceQuota, Workflow, current_task
 from synergymesh.domain.audit_actions import Action
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, SchemaMismatch, StoreCorrupt, StoreLocked, StoreUnavailable
-from synergymesh.ports.store import RESTORE_STEP
+from synergymesh.ports.records import RESTORE_STEP
 from synergymesh.store import backup
 from synergymesh.store.backup import back_up, restore
 from synergymesh.store.sqlite import SqliteStore

@@ -14,7 +14,7 @@ from synergymesh import ExecutionStatus, Orchestrator, RetryPolicy, RunCancelled
 from synergymesh.domain.retry import Cancelled
 from synergymesh.domain.states import TASK_TRANSITIONS
 from synergymesh.executors.loop import LoopExecutor
-from synergymesh.ports.store import RunFinished
+from synergymesh.ports.changes import RunFinished
 from synergymesh.ports.task_context import TaskContext
 
 S = ExecutionStatus

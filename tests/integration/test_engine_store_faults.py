@@ -12,7 +12,7 @@ from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolic
 from synergymesh.engine import committer as committer_module
 from synergymesh.engine import doubts as doubts_module
 from synergymesh.errors import StoreError, StoreLocked, StoreUnavailable
-from synergymesh.ports.store import RunCreated, TaskFinished, Unit
+from synergymesh.ports.changes import RunCreated, TaskFinished, Unit
 
 S = ExecutionStatus
 FULL = StoreUnavailable("mesh.db: the disk is full")

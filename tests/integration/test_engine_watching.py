@@ -24,7 +24,7 @@ from synergymesh import (
 )
 from synergymesh.engine.events import history
 from synergymesh.errors import InvalidRequest, NotRunning, UnknownRun
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 
 S = ExecutionStatus
 

@@ -22,7 +22,8 @@ from synergymesh.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from synergymesh.ports.store import Committed, RunCreated, TenantCreated, Unit, WorkflowStored
+from synergymesh.ports.changes import RunCreated, TenantCreated, Unit, WorkflowStored
+from synergymesh.ports.records import Committed
 from synergymesh.store.sqlite import SqliteReader, SqliteStore
 
 HASH = "0" * 64
@@ -251,7 +252,7 @@ async def test_a_second_store_of_this_process_is_refused_by_any_name(tmp_path: P
 
 OWNER = """
 import asyncio, sys
-from synergymesh.ports.store import TenantCreated
+from synergymesh.ports.changes import TenantCreated
 from synergymesh.store.sqlite import SqliteStore
 
 async def main():
@@ -334,7 +335,7 @@ async def test_a_foreign_writer_is_reported_as_a_lock(tmp_path: Path, monkeypatc
 FILL = """
 import asyncio, resource, signal, sys
 from synergymesh.errors import StoreUnavailable
-from synergymesh.ports.store import RunCreated, TenantCreated, WorkflowStored
+from synergymesh.ports.changes import RunCreated, TenantCreated, WorkflowStored
 from synergymesh.store.sqlite import SqliteStore
 
 def created(name, size):

@@ -14,7 +14,7 @@ from synergymesh.store.sqlite import SqliteStore
 WRITER = """
 import asyncio, sys
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.ports.store import RunCreated, RunFinished, TaskFinished, TenantCreated, WorkflowStored
+from synergymesh.ports.changes import RunCreated, RunFinished, TaskFinished, TenantCreated, WorkflowStored
 from synergymesh.store.sqlite import SqliteStore
 
 async def main():

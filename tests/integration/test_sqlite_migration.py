@@ -8,16 +8,8 @@ import pytest
 
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import StoreUnavailable
-from synergymesh.ports.store import (
-    Committed,
-    EstimateLearnt,
-    HourReserved,
-    TenantCreated,
-    TenantPlanChanged,
-    TenantRecord,
-    Unit,
-    WaitingRecord,
-)
+from synergymesh.ports.changes import EstimateLearnt, HourReserved, TenantCreated, TenantPlanChanged, Unit
+from synergymesh.ports.records import Committed, TenantRecord, WaitingRecord
 from synergymesh.store import migration
 from synergymesh.store.sqlite import SqliteReader, SqliteStore
 from synergymesh.store.sqlite_files import open_writer

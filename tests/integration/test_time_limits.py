@@ -30,7 +30,7 @@ from synergymesh.domain.instants import SECOND
 from synergymesh.domain.retry import Ending
 from synergymesh.engine import maintenance
 from synergymesh.errors import InvalidWorkflow
-from synergymesh.ports.store import CancelRequested, RunStarted
+from synergymesh.ports.changes import CancelRequested, RunStarted
 from synergymesh.store.sqlite import SqliteStore
 
 S = ExecutionStatus

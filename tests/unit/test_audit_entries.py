@@ -13,8 +13,8 @@ from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit import canonical
 from synergymesh.domain.audit_actions import CATALOGUE, ROUTINE, Action, Outcome
 from synergymesh.domain.states import ATTEMPT_STATUSES, ExecutionStatus, TenantStatus
-from synergymesh.ports import store as port
-from synergymesh.ports.store import Change, Noted, TenantStatusChanged
+from synergymesh.ports import changes as port
+from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
 from synergymesh.store import audited
 from synergymesh.store.audited import ENTRY_OF, Entry, entries_of
 

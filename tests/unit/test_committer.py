@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from synergymesh.engine import committer as committer_module
 from synergymesh.engine.committer import Committer
 from synergymesh.errors import NotRunning, StoreCorrupt, StoreError, StoreLocked, StoreUnavailable
-from synergymesh.ports.store import COMMITTED, CommitResult, Committed, Refused, RunStarted, Unit
+from synergymesh.ports.changes import RunStarted, Unit
+from synergymesh.ports.records import COMMITTED, CommitResult, Committed, Refused
 
 FULL = StoreUnavailable("mesh.db: the disk is full")
 

@@ -16,7 +16,7 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import RETENTION_DAYS_DEFAULT, TenantPolicy
 from synergymesh.engine.submission import first_run_id
 from synergymesh.errors import InvalidRequest
-from synergymesh.ports.store import Change, RunCreated, RunFinished, RunStarted, TaskFinished
+from synergymesh.ports.changes import Change, RunCreated, RunFinished, RunStarted, TaskFinished
 from synergymesh.settings import read_settings
 from synergymesh.testing.store_changes import HASH, workflow
 

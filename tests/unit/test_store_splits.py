@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synergymesh.domain.states import ATTEMPT_STATUSES, ExecutionStatus, TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     CancelRequested,
     Change,

@@ -20,7 +20,7 @@ from synergymesh.domain.tenants import (
 )
 from synergymesh.engine.views import tenant_view
 from synergymesh.errors import InvalidRequest
-from synergymesh.ports.store import TenantRecord
+from synergymesh.ports.records import TenantRecord
 
 PLANS = {tier.value: plan for tier, plan in TIER_PLANS.items()}
 

@@ -36,8 +36,9 @@ from synergymesh.errors import (
 )
 from synergymesh.logs import Log
 from synergymesh.ports.audit_keeping import AuditKeeping, AuditScan, HoldRecord, TombstoneRecord
+from synergymesh.ports.changes import Noted, Unit
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Noted, Store, Unit
+from synergymesh.ports.store import Store
 
 PAGE_ENTRIES_MAX = 1_000
 """Entries of one page, as of runs."""

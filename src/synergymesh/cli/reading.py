@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from synergymesh.engine.dead_letter_views import DeadLetter
     from synergymesh.engine.pausing import PausedWorkflow
     from synergymesh.engine.views import BreakerView, LogLine, Run
-    from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
+    from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
     from synergymesh.store.sqlite import SqliteReader
 
 PAGE_RUNS = 1_000

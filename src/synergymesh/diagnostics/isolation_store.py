@@ -9,26 +9,26 @@ from typing import Any, get_args
 from synergymesh.diagnostics.isolation_verbs import verbs_of
 from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     BreakerChanged,
     CancelRequested,
     Change,
     DeadLetterDiscarded,
     OutputCaptured,
-    Refused,
     RunCreated,
     RunFinished,
     RunLinked,
     RunPaused,
     RunResumed,
     RunStarted,
-    Store,
     TaskFinished,
     TaskStarted,
     TenantCreated,
     WorkflowStored,
 )
+from synergymesh.ports.records import Refused
+from synergymesh.ports.store import Store
 
 ME = "tenant-me"
 THEY = "tenant-they"

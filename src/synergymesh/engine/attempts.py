@@ -18,9 +18,10 @@ from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.logs import Log
+from synergymesh.ports.changes import TaskStarted
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.executor import Executor
-from synergymesh.ports.store import Committed, TaskStarted
+from synergymesh.ports.records import Committed
 from synergymesh.ports.task_context import TaskContext, task_in
 
 STOPS_MAX = 3

@@ -30,8 +30,10 @@ from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.tenants import Tenants
 from synergymesh.errors import InvalidRequest, UnknownBreaker, UnknownTenant
 from synergymesh.logs import Log
+from synergymesh.ports.changes import BreakerChanged
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import BreakerChanged, BreakerRecord, Store
+from synergymesh.ports.records import BreakerRecord
+from synergymesh.ports.store import Store
 
 FEATURE = "custom_policies"
 

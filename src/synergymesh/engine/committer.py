@@ -11,7 +11,9 @@ from typing import NamedTuple
 from synergymesh.domain.tallies import Durations
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.logs import Log
-from synergymesh.ports.store import CommitResult, Store, Unit
+from synergymesh.ports.changes import Unit
+from synergymesh.ports.records import CommitResult
+from synergymesh.ports.store import Store
 
 BATCH_UNITS_MAX = 2_000
 """Units of one transaction: about 20 ms of writing, so that nobody waits long for the batch before his own."""

@@ -17,7 +17,7 @@ from synergymesh.engine.events import error_of
 from synergymesh.engine.recovery import QUARANTINED
 from synergymesh.engine.views import Attempt, attempt_view
 from synergymesh.errors import InvalidRequest, StoreCorrupt, UnknownDeadLetter
-from synergymesh.ports.store import AttemptRecord, DeadLetterRecord, RunRecord, TaskRecord, WorkflowRecord
+from synergymesh.ports.records import AttemptRecord, DeadLetterRecord, RunRecord, TaskRecord, WorkflowRecord
 
 PAGE_MAX = 1_000
 """Dead letters of one page: a traceback has up to 16,000 characters, so a page has at most some 20 MB."""

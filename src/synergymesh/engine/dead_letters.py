@@ -22,8 +22,10 @@ from synergymesh.engine.dead_letter_views import (
 )
 from synergymesh.engine.reruns import Reruns
 from synergymesh.errors import Denied, InvalidRequest, RateLimitExceeded, RunNotRetryable, StoreError
+from synergymesh.ports.changes import DeadLetterDiscarded
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Committed, DeadLetterDiscarded, DeadLetterRecord, Store
+from synergymesh.ports.records import Committed, DeadLetterRecord
+from synergymesh.ports.store import Store
 
 REDRIVEN_MAX = 1_000
 """Runs that one call redrives: what went wrong once may go wrong again, and somebody should look in between."""

@@ -31,8 +31,8 @@ from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Versions
 from synergymesh.errors import InvalidRequest
+from synergymesh.ports.changes import RunCreated, RunFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import RunCreated, RunFinished
 from synergymesh.workflows.direct_tasks import DIRECT, DirectTask
 
 DEFINITIONS_KEPT = 10_000

@@ -16,8 +16,9 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.versions import Version
+from synergymesh.ports.changes import HourReserved
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Committed, HourReserved
+from synergymesh.ports.records import Committed
 
 SUSPECT_PRIORITIES = 5_000_000
 """Tasks during which the process died come before all others, the most suspicious first: an innocent one is soon done,

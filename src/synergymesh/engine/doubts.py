@@ -10,7 +10,9 @@ from synergymesh.engine.waiting import waits
 from synergymesh.engine.window import Window
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
-from synergymesh.ports.store import RunCreated, RunRecord, Store
+from synergymesh.ports.changes import RunCreated
+from synergymesh.ports.records import RunRecord
+from synergymesh.ports.store import Store
 
 DOUBTS_MAX = 10_000
 """As many as can wait to be written at once; with more, nothing is submitted until they are settled."""

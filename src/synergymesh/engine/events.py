@@ -11,7 +11,7 @@ import msgspec
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.retry import ErrorInfo
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

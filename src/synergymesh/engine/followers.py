@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from synergymesh.engine.events import RunEvent
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import RunFinished
+from synergymesh.ports.changes import RunFinished
 
 Waiters = list[asyncio.Future[RunFinished]]
 Watchers = list[Callable[[RunEvent | None], None]]

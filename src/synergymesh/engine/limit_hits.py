@@ -10,8 +10,8 @@ from synergymesh.domain.limits import MINUTE
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.errors import Denied
+from synergymesh.ports.changes import Noted
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Noted
 
 
 class LimitHits:

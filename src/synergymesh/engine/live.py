@@ -17,8 +17,9 @@ from synergymesh.engine.deadlines import Deadline
 from synergymesh.engine.events import RunEvent, error_of
 from synergymesh.engine.run_limits import RunLimits
 from synergymesh.engine.versions import Version
+from synergymesh.ports.changes import Change, RunFinished
 from synergymesh.ports.executor import Executor
-from synergymesh.ports.store import Change, RunFinished, TaskRecord
+from synergymesh.ports.records import TaskRecord
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.workflows.direct_tasks import DirectTask
 from synergymesh.workflows.tasks import Task

@@ -17,8 +17,9 @@ from synergymesh.engine.neighbours import Neighbours
 from synergymesh.engine.statistics import HOUR, Statistics
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
+from synergymesh.ports.changes import EstimateLearnt
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import EstimateLearnt, Store
+from synergymesh.ports.store import Store
 
 TICK_SECONDS = 0.5
 

@@ -13,8 +13,8 @@ from synergymesh.domain.retry import Verdict
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.ports.changes import RunFinished, TaskFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import RunFinished, TaskFinished
 
 
 class RunObserver(Protocol):

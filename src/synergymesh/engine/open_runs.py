@@ -36,17 +36,17 @@ from synergymesh.engine.followers import Followers
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.errors import InvalidPayload, StoreError, UnknownRun
 from synergymesh.logs import Log
-from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     CancelRequested,
     Change,
-    Committed,
     OutputCaptured,
     RunFinished,
     RunStarted,
     TaskFinished,
 )
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.records import Committed
 
 log = Log("synergymesh.engine")
 

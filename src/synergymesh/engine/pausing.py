@@ -19,16 +19,10 @@ from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.watching import Watching
 from synergymesh.engine.window import Window
 from synergymesh.errors import InvalidRequest, StoreError
+from synergymesh.ports.changes import Change, RunPaused, RunResumed, WorkflowPaused, WorkflowResumed
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import (
-    Change,
-    Committed,
-    RunPaused,
-    RunResumed,
-    Store,
-    WorkflowPaused,
-    WorkflowResumed,
-)
+from synergymesh.ports.records import Committed
+from synergymesh.ports.store import Store
 
 PAUSED_WORKFLOWS_MAX = 10_000
 """Pauses are looked through by people, and kept in memory."""

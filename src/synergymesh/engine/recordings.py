@@ -17,7 +17,7 @@ from synergymesh.domain.retry import DEFAULT_RETRY
 from synergymesh.domain.simulation import PlannedRun, PlannedTask
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, StoreCorrupt
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord, WorkflowRecord
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord, WorkflowRecord
 
 TASKS_MAX = 1_000_000
 """Tasks of one replay: some hundred megabytes, and about a minute."""

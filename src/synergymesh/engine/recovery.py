@@ -19,8 +19,10 @@ from synergymesh.engine.time_limits import TimeLimits
 from synergymesh.engine.versions import Version, Versions
 from synergymesh.engine.window import Window
 from synergymesh.logs import Log
+from synergymesh.ports.changes import TaskFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import AttemptRecord, RunRecord, Store, TaskFinished, TaskRecord
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
+from synergymesh.ports.store import Store
 from synergymesh.workflows.direct_tasks import DIRECT
 
 PAGE_RUNS = 500

@@ -14,7 +14,8 @@ from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Versions
 from synergymesh.engine.watching import Watching
 from synergymesh.errors import RunNotRetryable, StoreError
-from synergymesh.ports.store import RunRecord, Store, TaskRecord
+from synergymesh.ports.records import RunRecord, TaskRecord
+from synergymesh.ports.store import Store
 from synergymesh.workflows.direct_tasks import DIRECT
 
 DEAD = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)

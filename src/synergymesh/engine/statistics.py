@@ -13,17 +13,10 @@ from synergymesh.domain.instants import SECOND
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tallies import Measure, Tally
 from synergymesh.engine.committer import Answer, Committer, Entry
+from synergymesh.ports.changes import AttemptFailed, RunCreated, RunFinished, StatisticCounted, TaskFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import (
-    AttemptFailed,
-    CommitResult,
-    Committed,
-    RunCreated,
-    RunFinished,
-    StatisticCounted,
-    Store,
-    TaskFinished,
-)
+from synergymesh.ports.records import CommitResult, Committed
+from synergymesh.ports.store import Store
 
 HOUR = 3_600 * SECOND
 _DURATION = Measure.DURATION.value

@@ -29,17 +29,9 @@ from synergymesh.engine.versions import Version, Versions
 from synergymesh.engine.waiting import live_run
 from synergymesh.engine.window import Window
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
+from synergymesh.ports.changes import CancelRequested, Change, RunCreated, RunLinked, RunStarted, TaskFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import (
-    CancelRequested,
-    Change,
-    Refused,
-    RunCreated,
-    RunLinked,
-    RunStarted,
-    TaskFinished,
-    TaskRecord,
-)
+from synergymesh.ports.records import Refused, TaskRecord
 from synergymesh.workflows.workflow import Workflow
 
 PRIORITY_MAX = 1_000

@@ -22,16 +22,10 @@ from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.views import tenant_view
 from synergymesh.errors import InvalidRequest, StoreError, TenantNotActive, UnknownTenant
+from synergymesh.ports.changes import Change, TenantCreated, TenantPlanChanged, TenantStatusChanged
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import (
-    Change,
-    Committed,
-    Store,
-    TenantCreated,
-    TenantPlanChanged,
-    TenantRecord,
-    TenantStatusChanged,
-)
+from synergymesh.ports.records import Committed, TenantRecord
+from synergymesh.ports.store import Store
 
 
 class Tenants:

@@ -16,8 +16,10 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns, encode_json
 from synergymesh.engine.run_limits import RunLimits
 from synergymesh.engine.window import Window
+from synergymesh.ports.changes import TaskFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import Committed, Store, TaskFinished, TaskRecord
+from synergymesh.ports.records import Committed, TaskRecord
+from synergymesh.ports.store import Store
 
 OVERDUE_MAX = 500
 """Runs that are ended at a time; the next ones follow with the next look, seconds later."""

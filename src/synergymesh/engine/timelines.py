@@ -10,7 +10,7 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.timeline import Course, Timeline, Try, build_timeline
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import AttemptRecord, RunRecord, TaskRecord
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 
 
 def timeline_of(

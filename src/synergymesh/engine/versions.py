@@ -13,7 +13,8 @@ from synergymesh.domain.payload import encode
 from synergymesh.domain.plan import Plan
 from synergymesh.domain.retry import RetryPolicy
 from synergymesh.errors import StoreCorrupt, SynergyMeshError
-from synergymesh.ports.store import Store, WorkflowStored
+from synergymesh.ports.changes import WorkflowStored
+from synergymesh.ports.store import Store
 from synergymesh.workflows.direct_tasks import DIRECT
 from synergymesh.workflows.loader import find_workflow
 from synergymesh.workflows.tasks import Task

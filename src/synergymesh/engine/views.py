@@ -23,7 +23,7 @@ from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.events import error_of
 from synergymesh.engine.live import Attempt as LiveAttempt
 from synergymesh.engine.live import LiveRun
-from synergymesh.ports.store import (
+from synergymesh.ports.records import (
     RESTORE_STEP,
     AttemptRecord,
     BreakerRecord,

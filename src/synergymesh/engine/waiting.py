@@ -9,7 +9,8 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.tenant_queue import level_of
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.versions import Version
-from synergymesh.ports.store import RunCreated, RunRecord
+from synergymesh.ports.changes import RunCreated
+from synergymesh.ports.records import RunRecord
 
 Place = tuple[int, str]
 """The level of a run and its id: the order of a tenant's waiting runs."""

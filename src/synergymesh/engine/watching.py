@@ -9,7 +9,9 @@ from synergymesh.engine.events import RunEvent, history
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.errors import NotRunning, UnknownRun
-from synergymesh.ports.store import RunFinished, RunRecord, Store
+from synergymesh.ports.changes import RunFinished
+from synergymesh.ports.records import RunRecord
+from synergymesh.ports.store import Store
 
 NOT_UNDER_WAY = "the orchestrator that executed {run_id} is closed. Open the database again to go on with it."
 

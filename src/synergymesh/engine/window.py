@@ -26,8 +26,10 @@ from synergymesh.engine.versions import Version, Versions
 from synergymesh.engine.waiting import BEFORE_ALL, Part, live_run, place_of, waits
 from synergymesh.errors import StoreError, UnknownTenant
 from synergymesh.logs import Log
+from synergymesh.ports.changes import RunCreated
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import RunCreated, RunRecord, Store, WaitingRecord
+from synergymesh.ports.records import RunRecord, WaitingRecord
+from synergymesh.ports.store import Store
 
 RUNS_IN_MEMORY_MAX = 50_000
 """Waiting runs of all tenants beyond which each one's window becomes smaller: about 100 MB."""

@@ -11,7 +11,7 @@ from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit import AuditHeadRecord
 
 if TYPE_CHECKING:
-    from synergymesh.ports.store import Noted
+    from synergymesh.ports.changes import Noted
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from synergymesh.domain.audit import read_tombstone
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit_keeping import HoldRecord, TombstoneRecord
-from synergymesh.ports.store import Noted
+from synergymesh.ports.changes import Noted
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.reads import Query
 from synergymesh.store.schema import audit_entries, audit_holds, audit_subject_keys, audit_tombstones

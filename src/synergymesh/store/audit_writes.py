@@ -18,7 +18,7 @@ from sqlalchemy.dialects import sqlite
 from synergymesh.domain.audit import chain_hashes, genesis_hash
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import StoreCorrupt
-from synergymesh.ports.store import Change, Noted, TenantStatusChanged
+from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.audited import Entry, entries_of, tenant_deleted
 from synergymesh.store.chain_ends import End, known_ends

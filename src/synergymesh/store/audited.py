@@ -18,7 +18,7 @@ from synergymesh.domain.audit_actions import Action, Outcome
 from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     BreakerChanged,
     CancelRequested,

@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from synergymesh.domain.instants import Instant
-from synergymesh.ports.store import RunRecord, WaitingRecord
+from synergymesh.ports.records import RunRecord, WaitingRecord
 from synergymesh.store.reads import Query, select, visible
 from synergymesh.store.schema import LATER_RUN, OVERDUE_RUN, WAITING_RUN, runs
 from synergymesh.store.statements import compile_query

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from synergymesh.ports.store import DeadLetterRecord
+from synergymesh.ports.records import DeadLetterRecord
 from synergymesh.store.reads import Query, visible
 from synergymesh.store.schema import DEAD_LETTER, DEAD_TASK, runs, tasks
 from synergymesh.store.statements import compile_query

@@ -8,7 +8,8 @@ from operator import itemgetter
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from synergymesh.ports.store import PauseRecord, WorkflowPaused, WorkflowResumed
+from synergymesh.ports.changes import WorkflowPaused, WorkflowResumed
+from synergymesh.ports.records import PauseRecord
 from synergymesh.store.reads import Query, select, visible
 from synergymesh.store.schema import pauses
 from synergymesh.store.statements import compile_query

@@ -12,7 +12,7 @@ from itertools import accumulate
 import sqlalchemy as sa
 
 from synergymesh.domain.instants import Instant
-from synergymesh.ports.store import PrunablePage, Pruned
+from synergymesh.ports.records import PrunablePage, Pruned
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.audited import runs_pruned
 from synergymesh.store.schema import CHILDREN_OF_RUNS, FINAL_RUN_STATUSES, runs

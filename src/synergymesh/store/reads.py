@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.records import (
     AttemptRecord,
     BreakerRecord,
     EstimateRecord,

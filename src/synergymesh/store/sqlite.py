@@ -14,7 +14,8 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
 from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord, AuditPage
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import Unit
+from synergymesh.ports.records import (
     AttemptRecord,
     BreakerRecord,
     CommitResult,
@@ -30,7 +31,6 @@ from synergymesh.ports.store import (
     StatisticRecord,
     TaskRecord,
     TenantRecord,
-    Unit,
     WaitingRecord,
     WorkflowRecord,
 )

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import Change
+from synergymesh.ports.changes import Change
 from synergymesh.store.schema import (
     FINAL_TASK_STATUSES,
     OPEN_RUN_STATUSES,

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tallies import Measure
-from synergymesh.ports.store import StatisticRecord
+from synergymesh.ports.records import StatisticRecord
 from synergymesh.store.reads import Query
 from synergymesh.store.schema import statistics, tenants
 from synergymesh.store.statements import compile_query, has_status

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import RunCreated, TenantCreated, TenantPlanChanged, TenantStatusChanged
+from synergymesh.ports.changes import RunCreated, TenantCreated, TenantPlanChanged, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.schema import tenants
 

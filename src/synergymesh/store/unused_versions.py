@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from synergymesh.ports.store import RunCreated, Unit
+from synergymesh.ports.changes import RunCreated, Unit
 from synergymesh.store.schema import runs, workflows
 from synergymesh.store.statements import compile_query
 from synergymesh.store.transactions import transaction

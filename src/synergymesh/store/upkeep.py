@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import RESTORE_STEP, Incarnation
+from synergymesh.ports.records import RESTORE_STEP, Incarnation
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.audited import mesh_restored, mesh_started, mesh_stopped, task_crashed, tenant_purged
 from synergymesh.store.schema import (

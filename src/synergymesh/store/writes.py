@@ -25,20 +25,16 @@ from typing import TypeVar, assert_never
 import sqlalchemy as sa
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
-    COMMITTED,
+from synergymesh.ports.changes import (
     AttemptFailed,
     BreakerChanged,
     CancelRequested,
     Change,
-    CommitResult,
-    Committed,
     DeadLetterDiscarded,
     EstimateLearnt,
     HourReserved,
     Noted,
     OutputCaptured,
-    Refused,
     RunCreated,
     RunFinished,
     RunLinked,
@@ -56,6 +52,7 @@ from synergymesh.ports.store import (
     WorkflowResumed,
     WorkflowStored,
 )
+from synergymesh.ports.records import COMMITTED, CommitResult, Committed, Refused
 from synergymesh.store import statements as sql
 from synergymesh.store.audit_writes import Trail
 from synergymesh.store.chain_ends import forget_ends

@@ -34,8 +34,8 @@ from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.views import errors_of, summary
 from synergymesh.logs import Log
+from synergymesh.ports.changes import RunFinished, TaskFinished
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.store import RunFinished, TaskFinished
 
 SUBMIT: Final = "synergymesh.submit"
 RUN: Final = "synergymesh.run"

@@ -15,17 +15,10 @@ import msgspec
 from synergymesh.domain.retry import Outcome
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import StoreError
+from synergymesh.ports.changes import RunCreated, RunFinished, TaskFinished, TaskStarted, Unit
 from synergymesh.ports.executor import Call, Executor
-from synergymesh.ports.store import (
-    CommitResult,
-    Refused,
-    RunCreated,
-    RunFinished,
-    Store,
-    TaskFinished,
-    TaskStarted,
-    Unit,
-)
+from synergymesh.ports.records import CommitResult, Refused
+from synergymesh.ports.store import Store
 
 FAULT_POINTS = (
     "open.after",

@@ -14,18 +14,17 @@ from synergymesh.domain.audit import MESH, canonical, chain_hash, genesis_hash, 
 from synergymesh.domain.audit_actions import Action, Outcome
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.audit import AUDIT_PAGE_MAX, AuditEntryRecord
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     CancelRequested,
     Change,
-    Committed,
     EstimateLearnt,
     HourReserved,
     Noted,
-    Refused,
     RunStarted,
-    Store,
     TenantStatusChanged,
 )
+from synergymesh.ports.records import Committed, Refused
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from synergymesh.domain.audit import MESH, Gap, Tombstone, genesis_hash
 from synergymesh.domain.audit_actions import Action, Outcome
 from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord
-from synergymesh.ports.store import Noted, Store
+from synergymesh.ports.changes import Noted
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, record, tenant
 
 KEY_OF_ALICE = bytes(range(32))

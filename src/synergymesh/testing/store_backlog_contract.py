@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import CancelRequested, RunStarted, Store, TenantStatusChanged, WaitingRecord
+from synergymesh.ports.changes import CancelRequested, RunStarted, TenantStatusChanged
+from synergymesh.ports.records import WaitingRecord
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, HASH, S, created, finished, get_run, record, workflow
 
 LATE = 2**62

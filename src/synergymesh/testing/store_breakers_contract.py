@@ -8,15 +8,9 @@ import pytest
 
 from synergymesh.domain.breaker import BreakerState
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
-    BreakerChanged,
-    BreakerRecord,
-    Committed,
-    Refused,
-    Store,
-    TenantStatusChanged,
-    Unit,
-)
+from synergymesh.ports.changes import BreakerChanged, TenantStatusChanged, Unit
+from synergymesh.ports.records import BreakerRecord, Committed, Refused
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, record, tenant
 
 

@@ -6,21 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     Change,
-    Committed,
     RunCreated,
     RunFinished,
-    RunRecord,
-    Store,
     TaskFinished,
-    TaskRecord,
     TaskStarted,
     TenantCreated,
     TenantPlanChanged,
     WorkflowStored,
 )
+from synergymesh.ports.records import Committed, RunRecord, TaskRecord
+from synergymesh.ports.store import Store
 
 S = ExecutionStatus
 ACME = "tenant-acme"

@@ -5,18 +5,17 @@ from __future__ import annotations
 import pytest
 
 from synergymesh.domain.states import FINAL, RUN_TRANSITIONS, ExecutionStatus, TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     CancelRequested,
     Change,
-    Committed,
     EstimateLearnt,
     HourReserved,
-    Refused,
     RunStarted,
-    Store,
     TenantStatusChanged,
     Unit,
 )
+from synergymesh.ports.records import Committed, Refused
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,

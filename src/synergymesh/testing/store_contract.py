@@ -17,17 +17,9 @@ import pytest
 
 from synergymesh.domain.states import ATTEMPT_STATUSES, ExecutionStatus, TenantStatus
 from synergymesh.errors import NotRunning
-from synergymesh.ports.store import (
-    AttemptRecord,
-    Committed,
-    Refused,
-    RunRecord,
-    RunStarted,
-    Store,
-    TenantRecord,
-    TenantStatusChanged,
-    WorkflowRecord,
-)
+from synergymesh.ports.changes import RunStarted, TenantStatusChanged
+from synergymesh.ports.records import AttemptRecord, Committed, Refused, RunRecord, TenantRecord, WorkflowRecord
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_audit_contract import AuditContract
 from synergymesh.testing.store_audit_keeping_contract import AuditKeepingContract
 from synergymesh.testing.store_backlog_contract import BacklogContract

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from synergymesh.domain.audit_actions import Action
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
-    Committed,
-    DeadLetterDiscarded,
-    DeadLetterRecord,
-    Refused,
-    RunLinked,
-    Store,
-    TenantStatusChanged,
-    Unit,
-)
+from synergymesh.ports.changes import DeadLetterDiscarded, RunLinked, TenantStatusChanged, Unit
+from synergymesh.ports.records import Committed, DeadLetterRecord, Refused
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,

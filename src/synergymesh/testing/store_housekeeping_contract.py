@@ -6,7 +6,9 @@ import msgspec
 
 from synergymesh.domain.audit_actions import Action
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import Committed, RunStarted, Store, TenantStatusChanged
+from synergymesh.ports.changes import RunStarted, TenantStatusChanged
+from synergymesh.ports.records import Committed
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,

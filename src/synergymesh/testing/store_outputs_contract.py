@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
-    Committed,
-    OutputCaptured,
-    OutputRecord,
-    Refused,
-    Store,
-    TenantStatusChanged,
-)
+from synergymesh.ports.changes import OutputCaptured, TenantStatusChanged
+from synergymesh.ports.records import Committed, OutputRecord, Refused
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, created, record, workflow
 
 

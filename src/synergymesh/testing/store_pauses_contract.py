@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     Change,
-    Committed,
-    PauseRecord,
-    Refused,
     RunPaused,
     RunResumed,
     RunStarted,
-    Store,
     TenantStatusChanged,
     WorkflowPaused,
     WorkflowResumed,
 )
+from synergymesh.ports.records import Committed, PauseRecord, Refused
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, created, finished, get_run, record
 
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
-    Committed,
-    Refused,
-    StatisticCounted,
-    StatisticRecord,
-    Store,
-    TenantStatusChanged,
-)
+from synergymesh.ports.changes import StatisticCounted, TenantStatusChanged
+from synergymesh.ports.records import Committed, Refused, StatisticRecord
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, record
 
 

@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 
 from synergymesh.domain.states import TenantStatus
-from synergymesh.ports.store import (
-    Change,
-    Committed,
-    EstimateLearnt,
-    EstimateRecord,
-    HourReserved,
-    Refused,
-    ReservationRecord,
-    Store,
-    TenantRecord,
-    TenantStatusChanged,
-    Unit,
-)
+from synergymesh.ports.changes import Change, EstimateLearnt, HourReserved, TenantStatusChanged, Unit
+from synergymesh.ports.records import Committed, EstimateRecord, Refused, ReservationRecord, TenantRecord
+from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, created, everything, plan_changed, record, tenant
 
 CHILD = "tenant-child"

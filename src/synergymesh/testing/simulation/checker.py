@@ -10,8 +10,10 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
 from synergymesh.domain.queue_views import TenantView
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.ports.changes import Unit
 from synergymesh.ports.executor import Call
-from synergymesh.ports.store import AttemptRecord, CommitResult, RunRecord, Store, TaskRecord, Unit
+from synergymesh.ports.records import AttemptRecord, CommitResult, RunRecord, TaskRecord
+from synergymesh.ports.store import Store
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.testing.reference import interpret
 from synergymesh.testing.simulation.history import History, RunHistory, is_required, succeeded

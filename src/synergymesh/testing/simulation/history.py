@@ -8,11 +8,9 @@ from typing import Any
 
 from synergymesh.domain.definition import Component, WorkflowDefinition
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.store import (
+from synergymesh.ports.changes import (
     AttemptFailed,
     Change,
-    CommitResult,
-    Committed,
     HourReserved,
     RunCreated,
     RunFinished,
@@ -22,6 +20,7 @@ from synergymesh.ports.store import (
     Unit,
     WorkflowStored,
 )
+from synergymesh.ports.records import CommitResult, Committed
 
 FOLLOWING = (ExecutionStatus.SKIPPED, ExecutionStatus.CANCELLED)
 """Ends that follow from those of other tasks, or from the wish to cancel."""

@@ -22,7 +22,8 @@ from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine import attempts, committer, dispatch, doubts, live, open_runs, recovery, tenants, window
 from synergymesh.engine.backlog import Backlog
 from synergymesh.ports import clock
-from synergymesh.ports.store import COMMITTED, HourReserved, Refused, RunCreated, TaskFinished
+from synergymesh.ports.changes import HourReserved, RunCreated, TaskFinished
+from synergymesh.ports.records import COMMITTED, Refused
 from synergymesh.store import writes
 from synergymesh.testing.simulation.violation import Violation
 from synergymesh.testing.simulation.world import World

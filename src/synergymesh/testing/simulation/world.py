@@ -25,8 +25,9 @@ from synergymesh.engine.live import Attempt
 from synergymesh.errors import NotFound, StoreError
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.orchestrator import Orchestrator
+from synergymesh.ports.changes import Unit
 from synergymesh.ports.executor import Call
-from synergymesh.ports.store import CommitResult, Unit
+from synergymesh.ports.records import CommitResult
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.settings import Settings, read_settings
 from synergymesh.testing.faults import FaultyExecutor, FaultyStore
