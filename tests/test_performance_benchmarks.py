@@ -195,7 +195,7 @@ with EnterpriseSynergyMeshOrchestrator() as mesh:
             # the first ones fill caches: of SQLite, of statements, of the allocator
             rounds = [await growth() for _ in range(4)]
         show("memory that stays of an execution and its audit entries", f"{min(rounds):,.0f} bytes")
-        assert min(rounds) < 500
+        assert min(rounds) < 4_000  # a run with its rows takes as much as long as it is open
 
 
 class TestRetries:

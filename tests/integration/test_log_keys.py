@@ -63,7 +63,7 @@ async def test_structlog_gets_tenant_run_task_and_attempt_as_keys(
 
     built = Workflow("w").add(deaf, id="a", timeout=0.01, retry=RetryPolicy(max_retries=0))
     async with open_mesh() as mesh:
-        tenant = (await mesh.create_tenant("Acme")).tenant_id
+        tenant = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant)
         with pytest.raises(RunFailed):
             await handle.result(10)

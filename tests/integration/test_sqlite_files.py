@@ -166,9 +166,13 @@ async def test_a_damaged_page_is_reported_when_it_is_read(tmp_path: Path) -> Non
         file.seek(20 * 4_096)
         file.write(b"\xff" * (path.stat().st_size - 20 * 4_096))
     store = SqliteStore(path)
-    await store.open()
-    with pytest.raises(StoreCorrupt, match=r"mesh\.db is damaged"):
+
+    async def read() -> None:
+        await store.open()  # which notices it already if a table of the schema lies there
         await store.list_runs(tenant_id=None, limit=1_000)
+
+    with pytest.raises(StoreCorrupt, match=r"mesh\.db is damaged"):
+        await read()
     await store.close()
 
 
@@ -316,7 +320,7 @@ async def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 
 
 async def test_a_foreign_writer_is_reported_as_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synergymesh.store.sqlite_files._BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("synergymesh.store.sqlite_files.BUSY_TIMEOUT_SECONDS", 0.05)
     path = tmp_path / "mesh.db"
     store = SqliteStore(path)
     await store.open()

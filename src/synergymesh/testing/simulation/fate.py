@@ -13,6 +13,9 @@ from synergymesh.testing.simulation.options import Options
 from synergymesh.testing.simulation.violation import WorldEnded
 from synergymesh.testing.virtual_time import VirtualLoop
 
+ONCE_A_LIFE = ("open.", "begin_incarnation.", "end_incarnation.")
+"""Points that a process passes once: it dies there the first time, or never."""
+
 TIMES_MAX = 12
 """A process dies at one of the first times that it comes to a fault point."""
 
@@ -67,6 +70,8 @@ class WorldFate:
             else:
                 self._doom = self._death_dice.choice(FAULT_POINTS)
                 self._times = self._death_dice.randint(1, TIMES_MAX if "commit" in self._doom else 4)
+                if self._doom.startswith(ONCE_A_LIFE):
+                    self._times = 1
 
     async def at(self, point: str) -> None:
         """Die here, if it is decided so."""
