@@ -331,3 +331,11 @@ def test_a_clock_that_steps_back_stands_still_in_the_hour() -> None:
     for back in (SECOND, MINUTE, 2 * HOUR):
         assert not ledger.start(now - back)
     assert ledger.hour.rows() == [(now // MINUTE, 3)]
+
+
+def test_a_restored_hour_does_not_count_what_is_older_than_the_window() -> None:
+    hour = RollingHour(2)
+    hour.restore([(100, 1), (100 + WINDOW_MINUTES, 1)])
+    now = (100 + WINDOW_MINUTES) * MINUTE
+    assert hour.spent == 1
+    assert hour.next_room(now) == now

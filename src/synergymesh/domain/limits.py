@@ -256,8 +256,7 @@ class RollingHour:
         self._minute = minute
         self.until = (minute + 1) * MINUTE
         minutes = self._minutes
-        while minutes and minutes[0][0] <= minute - WINDOW_MINUTES:
-            self.spent -= minutes.pop(0)[1]
+        self._forget_before(minute - WINDOW_MINUTES)
         self.bucket = [minute, 0]
         minutes.append(self.bucket)
 
@@ -335,3 +334,10 @@ class RollingHour:
             self.spent += starts
             self._minute = minute
             self.until = (minute + 1) * MINUTE
+        self._forget_before(self._minute - WINDOW_MINUTES)
+
+    def _forget_before(self, minute: int) -> None:
+        """Take back what started in this minute and before it."""
+        minutes = self._minutes
+        while minutes and minutes[0][0] <= minute:
+            self.spent -= minutes.pop(0)[1]
