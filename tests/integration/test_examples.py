@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN = {
     "order-pipeline": ["charge    retrying", "shipped: 2 items reserved, 42 euros charged"],
     "flaky-service": ["30 payments wait and hold no slot", "waits for: circuit_open", "30 payments done"],
+    "saga": ["cancelled: hotel of Ann\ncancelled: flight of Ann\n", "undo:book_hotel   success"],
     "noisy-neighbour": ["a call of Quiet beside 1,000 of Noisy", "Noisy may use a tenth"],
 }
 WITH_TESTS_OF_THEIR_OWN = {"embed-fastapi", "verify-packages", "package_report", "shop"}
