@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, Workflow, current_task, ref
+from synergymesh.engine import attempts as attempts_module
 from synergymesh.engine import committer as committer_module
 from synergymesh.engine import doubts as doubts_module
 from synergymesh.errors import StoreError, StoreLocked, StoreUnavailable
-from synergymesh.ports.changes import RunCreated, TaskFinished, Unit
+from synergymesh.ports.changes import RunCreated, TaskFinished, TaskStarted, Unit
 
 S = ExecutionStatus
 FULL = StoreUnavailable("mesh.db: the disk is full")
@@ -299,3 +300,40 @@ async def test_too_many_submissions_in_doubt_let_no_more_in(
                 await mesh.submit(gated(1, asyncio.Event(), []), tenant=tenant)
         with pytest.raises(StoreUnavailable, match="too many submissions"):
             await mesh.submit(gated(1, asyncio.Event(), []), tenant=tenant)
+
+
+async def test_a_run_whose_begin_could_not_be_recorded_goes_on_with_new_attempts_after_a_restart(
+    open_mesh: Callable[..., Orchestrator], with_faults: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts_module, "LONG_TASK_SECONDS", 0.01)
+    gates = {1: asyncio.Event(), 2: asyncio.Event()}
+    seen: list[int] = []
+
+    async def work() -> str:
+        number = current_task().attempt
+        seen.append(number)
+        if len(seen) == 1:
+            await gates[1].wait()
+            raise OSError("the first one fails")
+        if len(seen) == 2:
+            await gates[2].wait()
+        return "done"
+
+    built = Workflow("w").add(work, id="t", retry=RetryPolicy(initial_delay=0.0))
+    mesh = open_mesh()
+    store = with_faults(mesh)
+    store.error = StoreError("something that does not pass")
+    store.fails = lambda units: any(isinstance(change, TaskStarted) for unit in units for change in unit)
+    async with mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        while not store.failures:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
+            await asyncio.sleep(0.01)
+        store.error = None
+        gates[1].set()
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+    gates[2].set()
+    async with open_mesh(workflows=[built]) as again:
+        assert await again.handle(handle.id, tenant=tenant).result(10) == "done"
+    assert len(set(seen)) == len(seen), f"no attempt's number is given twice: {seen}"

@@ -44,3 +44,11 @@ async def test_a_refused_deletion_leaves_the_status_that_was_asked_for(
                 await each
         expected = TenantStatus.SUSPENDED if suspends else TenantStatus.ACTIVE
         assert (await mesh.get_tenant(tenant)).status is expected
+
+
+async def test_two_deletions_of_a_sub_tenant_at_the_same_time_delete_it_once(mesh: Orchestrator) -> None:
+    parent = (await mesh.create_tenant("A", "enterprise")).tenant_id
+    child = (await mesh.create_tenant("B", parent=parent)).tenant_id
+    await asyncio.gather(mesh.delete_tenant(child), mesh.delete_tenant(child, force=True))
+    assert [tenant.tenant_id for tenant in await mesh.list_tenants()] == [parent]
+    await mesh.delete_tenant(parent)

@@ -249,7 +249,12 @@ class Attempts:
             if attempt.started_at > horizon:
                 return
             if not attempt.recorded and not attempt.settled:
-                self._record_start(attempt, lambda answer: None)
+                self._record_start(attempt, partial(self._long_recorded, attempt))
+
+    def _long_recorded(self, attempt: Attempt, answer: Answer) -> None:
+        """Let go of a run if it could not be written that it has begun: the next start would begin it anew."""
+        if not isinstance(answer, Committed):
+            self._runs.lost(attempt.run, answer)
 
     def _record_start(self, attempt: Attempt, then: Callable[[Answer], None]) -> None:
         attempt.recorded = True

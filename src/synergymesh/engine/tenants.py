@@ -200,7 +200,8 @@ class Tenants:
             return tenant
         await self._record(TenantStatusChanged(tenant.tenant_id, status, self._clock.now(), current_actor()))
         if status is TenantStatus.DELETED:
-            self._tenants.pop(tenant.tenant_id, None)
+            if self._tenants.pop(tenant.tenant_id, None) is None:
+                return tenant  # somebody else has deleted it at the same time
             self._limits.pop(tenant.tenant_id, None)
             self._asked.pop(tenant.tenant_id, None)
             self._scheduler.remove_tenant(tenant.tenant_id)

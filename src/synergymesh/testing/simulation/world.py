@@ -22,7 +22,7 @@ from synergymesh.domain.retry import Outcome, RetryPolicy
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.live import Attempt
-from synergymesh.errors import NotFound, StoreError
+from synergymesh.errors import NotFound, NotRunning, StoreError
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.ports.changes import Unit
@@ -420,8 +420,8 @@ class World:
 
     def _unhandled(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, WorldEnded):
-            return
+        if isinstance(error, (WorldEnded, NotRunning)):
+            return  # whoever waited when the process ended may have had no time to hear it
         self._report("engine", f"{context.get('message')}: {error!r}")
         if self._violation is not None:
             self._violation.__cause__ = error
