@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cat requirements/*.txt pyproject.toml | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit crash sim sim-soak sim-bugs crash-soak check lint types architecture bench format pins clean
+.PHONY: help setup demo test unit crash sim sim-soak sim-bugs crash-soak check lint types architecture docs bench format pins clean
 
 help:            ## Show the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ sim-bugs: setup  ## Plant every bug into simulated worlds; renew the table in th
 crash-soak: setup ## Kill real processes more than two hundred times
 	@$(BIN)/python -m pytest tests/crash -m soak
 
-check: lint types architecture ## Lint, types, architecture
+check: lint types architecture docs ## Lint, types, architecture, documentation
 
 lint: setup      ## Check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -54,6 +54,9 @@ types: setup     ## Check types
 
 architecture: setup ## Check that imports point downwards only
 	@$(BIN)/lint-imports
+
+docs: setup      ## Build the documentation site in build/site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup     ## Run the benchmarks; figures in benchmarks/out/
 	@$(BIN)/python -m benchmarks

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("configuration",)
+GUIDES = ("configuration", "monitoring", "troubleshooting")
 
 
 def examples(guide: str) -> list[str]:
