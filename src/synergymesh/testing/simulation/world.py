@@ -22,7 +22,7 @@ from synergymesh.domain.retry import Outcome, RetryPolicy
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.live import Attempt
-from synergymesh.errors import NotFound, NotRunning, StoreError
+from synergymesh.errors import NotFound, StoreError, SynergyMeshError
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.ports.changes import Unit
@@ -244,7 +244,8 @@ class World:
             except StoreError as error:
                 self._say(f"cannot start: {error}")
                 await asyncio.sleep(0.5)
-        self._mesh = self._clients.mesh = mesh
+        self._mesh = mesh
+        self._clients.begin_life(mesh)
         self._say(f"life {self._lives} begins with {len(self._checker.history.open_runs())} open runs")
         if not self._clients.tenants and not self._checker.history.parents:
             await self._first_tenants()
@@ -420,8 +421,10 @@ class World:
 
     def _unhandled(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, (WorldEnded, NotRunning)):
-            return  # whoever waited when the process ended may have had no time to hear it
+        if isinstance(error, WorldEnded):
+            return
+        if isinstance(error, SynergyMeshError) and "Future" in context.get("message", ""):
+            return  # an answer of the mesh that nobody was there to hear any more
         self._report("engine", f"{context.get('message')}: {error!r}")
         if self._violation is not None:
             self._violation.__cause__ = error
