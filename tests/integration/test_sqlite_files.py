@@ -24,7 +24,9 @@ from synergymesh.errors import (
 )
 from synergymesh.ports.changes import RunCreated, TenantCreated, Unit, WorkflowStored
 from synergymesh.ports.records import Committed
+from synergymesh.store import reads
 from synergymesh.store.sqlite import SqliteReader, SqliteStore
+from synergymesh.store.sqlite_errors import translate
 
 HASH = "0" * 64
 SETUP: list[Unit] = [[TenantCreated("tenant-a", "A", "basic", b"{}", 1), WorkflowStored(HASH, "w", b"{}", None, 1)]]
@@ -458,3 +460,20 @@ def test_open_files_are_closed(tmp_path: Path) -> None:
         asyncio.run(make(tmp_path / "mesh.db"))
     assert open_files() == before
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_row_that_no_store_can_have_written_is_reported_as_damage() -> None:
+    """As after a bit that flipped in the header of a record: SQLite reads it and notices nothing."""
+    connection = sqlite3.connect(":memory:")
+    columns = "tenant_id, tenant_name, tier, quota, status, created_at, parent_id, policy"
+    connection.execute(f"CREATE TABLE tenants ({columns})")
+    connection.executemany(
+        f"INSERT INTO tenants ({columns}) VALUES (?, 'n', 'basic', x'', 'active', ?, NULL, x'')",
+        [("a", 1), ("b", None)],
+    )
+    with pytest.raises(sqlite3.DatabaseError) as raised:
+        reads.list_tenants(connection)
+    connection.close()
+    error = translate(raised.value, "mesh.db")
+    assert isinstance(error, StoreCorrupt)
+    assert "mesh.db is damaged" in str(error)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import synergymesh
 from synergymesh.domain.audit import (
     CHECKPOINT_TAG,
     ENTRY_TAG,
@@ -252,5 +255,9 @@ def test_the_forms_need_only_the_standard_library() -> None:
         "known = sys.stdlib_module_names\n"
         "print(sorted({m.partition('.')[0] for m in sys.modules} - known - {'synergymesh', '__main__'}))"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True)
+    # without site-packages, so the package itself has to be named
+    environment = os.environ | {"PYTHONPATH": str(Path(synergymesh.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
     assert done.stdout.strip() == "[]"

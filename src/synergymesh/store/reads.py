@@ -94,7 +94,15 @@ class Query(Generic[R]):
         except sqlite3.DataError:
             # Payloads of a gigabyte do not fit into one value of SQLite.
             return [self._make(list(row)) for row in connection.execute(self._plain, arguments)]
-        rows = _decode(document)
+        try:
+            return self._unpack(_decode(document), payloads)
+        except (TypeError, ValueError, msgspec.DecodeError) as error:
+            # SQLite checks neither types nor values when it reads: what does not fit was not written by a store.
+            damaged = sqlite3.DatabaseError(f"a row is no {self._record.__name__}: {error}")
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged from error
+
+    def _unpack(self, rows: list[_Row], payloads: bytes) -> list[R]:
         start = 0
         for row in rows:
             for place in self._payloads:
