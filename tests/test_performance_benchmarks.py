@@ -8,11 +8,11 @@ import gc
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from synergymesh import (
@@ -60,11 +60,6 @@ async def seconds_of(work: Awaitable[Any]) -> float:
     began = time.perf_counter()
     await work
     return time.perf_counter() - began
-
-
-def rss() -> int:
-    gc.collect()
-    return int(psutil.Process().memory_info().rss)
 
 
 def show(name: str, value: str) -> None:
@@ -186,16 +181,21 @@ with EnterpriseSynergyMeshOrchestrator() as mesh:
         with EnterpriseSynergyMeshOrchestrator(f"sqlite:///{tmp_path}/mesh.db") as mesh:
             tenant_id = mesh.create_tenant("Acme", TenantTier.ENTERPRISE, PLENTY)
 
-            async def growth() -> float:
-                before = rss()
-                for _ in range(3):
+            async def calls(number: int) -> None:
+                for _ in range(number // 500):
                     await asyncio.gather(*(mesh.execute_with_retry(nothing, "c", tenant_id) for _ in range(500)))
-                return (rss() - before) / 1_500
 
-            # the first ones fill caches: of SQLite, of statements, of the allocator
-            rounds = [await growth() for _ in range(4)]
-        show("memory that stays of an execution and its audit entries", f"{min(rounds):,.0f} bytes")
-        assert min(rounds) < 4_000  # a run with its rows takes as much as long as it is open
+            await calls(1_500)  # they fill what is cached: statements, plans, estimates
+            tracemalloc.start()
+            gc.collect()
+            before, _ = tracemalloc.get_traced_memory()
+            await calls(3_000)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        each = (after - before) / 3_000
+        show("memory of Python that stays of an execution and its audit entries", f"{each:,.0f} bytes")
+        assert each < 500
 
 
 class TestRetries:

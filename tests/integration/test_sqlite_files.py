@@ -462,6 +462,13 @@ def test_open_files_are_closed(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
+def test_damage_that_is_found_in_the_audit_log_names_the_database() -> None:
+    error = translate(StoreCorrupt("the audit log has a gap"), "mesh.db")
+    assert isinstance(error, StoreCorrupt)
+    assert str(error) == "mesh.db is damaged: the audit log has a gap"
+    assert translate(error, "mesh.db") is error
+
+
 def test_a_row_that_no_store_can_have_written_is_reported_as_damage() -> None:
     """As after a bit that flipped in the header of a record: SQLite reads it and notices nothing."""
     connection = sqlite3.connect(":memory:")

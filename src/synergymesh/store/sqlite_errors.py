@@ -33,8 +33,10 @@ _UNAVAILABLE = {
 def translate(error: Exception, where: str) -> Exception:
     """Give the error of SynergyMesh for an error of the database; `where` names the database.
 
-    An error that does not come from the database is given back as it is.
+    An error that does not come from the database is given back as it is; damage that names no database gets its name.
     """
+    if isinstance(error, StoreCorrupt) and where not in str(error):
+        return StoreCorrupt(f"{where} is damaged: {error}")
     if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
         return translate(error.orig, where)
     if isinstance(error, sqlite3.Error):
