@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 import synergymesh
-from synergymesh import Orchestrator, RetryPolicy, RunFailed, Workflow, current_task
+from synergymesh import Orchestrator, RunCancelled, Workflow, current_task
 
 SOURCES = Path(synergymesh.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
@@ -55,20 +55,21 @@ def test_whatever_names_an_attempt_names_its_task_run_and_tenant_too() -> None:
 async def test_structlog_gets_tenant_run_task_and_attempt_as_keys(
     open_mesh: Callable[..., Orchestrator], said: list[Any]
 ) -> None:
-    let_go = threading.Event()
+    begun, let_go = threading.Event(), threading.Event()
 
     def deaf() -> None:
         current_task().logger.info("it begins")
+        begun.set()
         let_go.wait(30)
 
-    built = Workflow("w").add(deaf, id="a", timeout=0.01, retry=RetryPolicy(max_retries=0))
     async with open_mesh() as mesh:
         tenant = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
-        handle = await mesh.submit(built, tenant=tenant)
-        with pytest.raises(RunFailed):
+        handle = await mesh.submit(Workflow("w").add(deaf, id="a"), tenant=tenant)
+        assert await asyncio.to_thread(begun.wait, 30)
+        await handle.cancel()
+        with pytest.raises(RunCancelled):
             await handle.result(10)
         let_go.set()
-        await asyncio.sleep(0)
     named = {"tenant_id": tenant, "run_id": handle.id, "task_id": "a", "attempt": 1}
     own, engines = (
         next(entry for entry in said if event in entry["event"]) for event in ("it begins", "an attempt goes on")
