@@ -35,3 +35,11 @@ def test_lists_begin_after_an_empty_line() -> None:
                 joined.append(f"{path.relative_to(ROOT)}:{number}")
             before = line
     assert not joined, "the site would show these lists as part of the paragraph above"
+
+
+def test_every_decision_has_a_number_of_its_own_which_its_heading_says() -> None:
+    pages = sorted((DOCS / "decisions").glob("*.md"))
+    numbers = [int(page.name.partition("-")[0]) for page in pages]
+    assert numbers == list(range(1, len(pages) + 1))
+    headings = [page.read_text(encoding="utf-8").partition("\n")[0] for page in pages]
+    assert all(heading.startswith(f"# {number}. ") for number, heading in zip(numbers, headings, strict=True))
