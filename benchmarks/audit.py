@@ -24,7 +24,7 @@ from synergymesh import Orchestrator, TenantTier, Workflow
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.changes import Change, RunCreated, TaskFinished, TenantCreated, WorkflowStored
 from synergymesh.store import writes
-from synergymesh.store.audit_writes import Trail
+from synergymesh.store.audit.writes import Trail
 from synergymesh.store.sqlite import SqliteStore
 from synergymesh.store.sqlite_files import open_writer
 from synergymesh.store.transactions import transaction

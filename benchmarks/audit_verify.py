@@ -15,8 +15,8 @@ from synergymesh.audit.export_writer import ExportWriter, FileInPlace
 from synergymesh.audit.keys import SigningKey
 from synergymesh.audit.verify import verify_export
 from synergymesh.audit.verifying import verify_log
-from synergymesh.domain.audit import Head, canonical, chain_hashes, genesis_hash
-from synergymesh.store.audit_scan import SqliteAuditScan
+from synergymesh.domain.audit.forms import Head, canonical, chain_hashes, genesis_hash
+from synergymesh.store.audit.scan import SqliteAuditScan
 from synergymesh.store.migration import upgrade
 
 ENTRIES = 400_000

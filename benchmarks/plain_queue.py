@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from synergymesh.domain.grants import Grant
-from synergymesh.domain.limits import Capacity, Request
-from synergymesh.domain.scheduler import Scheduler
-from synergymesh.domain.tenant_queue import NO_REQUEST, Queue
+from synergymesh.domain.scheduling.grants import Grant
+from synergymesh.domain.scheduling.limits import Capacity, Request
+from synergymesh.domain.scheduling.scheduler import Scheduler
+from synergymesh.domain.scheduling.tenant_queue import NO_REQUEST, Queue
 
 NO_QUEUE: Queue[Any] = Queue("", None)
 

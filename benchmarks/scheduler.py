@@ -20,10 +20,10 @@ from typing import NamedTuple, Protocol
 from rich.console import Console
 from rich.table import Table
 
-from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import Capacity, Limits, Request
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.grants import Grant
+from synergymesh.domain.scheduling.limits import Capacity, Limits, Request
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.simulation import PlannedRun, PlannedTask, PlannedTenant, Scenario, quantile, simulate
 
 NOW = 10**18

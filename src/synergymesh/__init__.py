@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synergymesh.domain.actors import Actor
-    from synergymesh.domain.analysis import ExecutionPhase
-    from synergymesh.domain.breaker import BreakerPolicy
-    from synergymesh.domain.component_types import ComponentType
-    from synergymesh.domain.definition import Dependency
-    from synergymesh.domain.limits import Capacity, CohortShare
-    from synergymesh.domain.neighbours import Neighbour
-    from synergymesh.domain.queue_views import TenantView
+    from synergymesh.domain.fault_tolerance.breaker import BreakerPolicy
+    from synergymesh.domain.fault_tolerance.retry import RetryPolicy
+    from synergymesh.domain.graphs.analysis import ExecutionPhase
+    from synergymesh.domain.observability.timeline import Timeline
     from synergymesh.domain.quota import ResourceQuota
-    from synergymesh.domain.retry import RetryPolicy
+    from synergymesh.domain.scheduling.limits import Capacity, CohortShare
+    from synergymesh.domain.scheduling.neighbours import Neighbour
+    from synergymesh.domain.scheduling.queue_views import TenantView
     from synergymesh.domain.simulation import PlannedRun, PlannedTask
     from synergymesh.domain.states import ExecutionStatus, TenantStatus
     from synergymesh.domain.tenants import Tenant, TenantTier
-    from synergymesh.domain.timeline import Timeline
-    from synergymesh.engine.dead_letter_views import DeadLetter
-    from synergymesh.engine.dead_letters import Redriven
+    from synergymesh.domain.workflow.component_types import ComponentType
+    from synergymesh.domain.workflow.definition import Dependency
+    from synergymesh.engine.control.dead_letter_views import DeadLetter
+    from synergymesh.engine.control.dead_letters import Redriven
+    from synergymesh.engine.control.pausing import PausedWorkflow
     from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
-    from synergymesh.engine.events import RunEvent
-    from synergymesh.engine.explaining import RunExplanation, TaskExplanation
-    from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
-    from synergymesh.engine.overview import Overview, TenantActivity
-    from synergymesh.engine.pausing import PausedWorkflow
-    from synergymesh.engine.views import BreakerView, LingeringAttempt, Run, RunTask
-    from synergymesh.engine.what_if import TenantChange, WhatIf
+    from synergymesh.engine.observability.events import RunEvent
+    from synergymesh.engine.observability.explaining import RunExplanation, TaskExplanation
+    from synergymesh.engine.observability.monitoring import MeshMetrics, TenantHealth
+    from synergymesh.engine.observability.overview import Overview, TenantActivity
+    from synergymesh.engine.observability.views import BreakerView, LingeringAttempt, Run, RunTask
+    from synergymesh.engine.replay.what_if import TenantChange, WhatIf
     from synergymesh.enterprise import AuditLog, ComponentDependency, EnterpriseSynergyMeshOrchestrator, TenantConfig
     from synergymesh.errors import GiveUp, RetryLater, RunCancelled, RunFailed, RunTimedOut, SynergyMeshError
     from synergymesh.orchestrator import Orchestrator
@@ -51,35 +51,35 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "synergymesh.domain.actors": ("Actor",),
-    "synergymesh.domain.analysis": ("ExecutionPhase",),
-    "synergymesh.domain.component_types": ("ComponentType",),
-    "synergymesh.domain.breaker": ("BreakerPolicy",),
-    "synergymesh.domain.definition": ("Dependency",),
-    "synergymesh.domain.retry": ("RetryPolicy",),
+    "synergymesh.domain.graphs.analysis": ("ExecutionPhase",),
+    "synergymesh.domain.workflow.component_types": ("ComponentType",),
+    "synergymesh.domain.fault_tolerance.breaker": ("BreakerPolicy",),
+    "synergymesh.domain.workflow.definition": ("Dependency",),
+    "synergymesh.domain.fault_tolerance.retry": ("RetryPolicy",),
     "synergymesh.domain.simulation": ("PlannedRun", "PlannedTask"),
     "synergymesh.domain.states": (
         "ExecutionStatus",
         "TenantStatus",
     ),
-    "synergymesh.domain.limits": ("Capacity", "CohortShare"),
-    "synergymesh.domain.neighbours": ("Neighbour",),
-    "synergymesh.domain.queue_views": ("TenantView",),
+    "synergymesh.domain.scheduling.limits": ("Capacity", "CohortShare"),
+    "synergymesh.domain.scheduling.neighbours": ("Neighbour",),
+    "synergymesh.domain.scheduling.queue_views": ("TenantView",),
     "synergymesh.domain.quota": ("ResourceQuota",),
     "synergymesh.domain.tenants": ("Tenant", "TenantTier"),
-    "synergymesh.engine.dead_letter_views": ("DeadLetter",),
-    "synergymesh.engine.dead_letters": ("Redriven",),
-    "synergymesh.domain.timeline": ("Timeline",),
+    "synergymesh.engine.control.dead_letter_views": ("DeadLetter",),
+    "synergymesh.engine.control.dead_letters": ("Redriven",),
+    "synergymesh.domain.observability.timeline": ("Timeline",),
     "synergymesh.timeline.page": ("timeline_html",),
     "synergymesh.timeline.picture": ("timeline_svg",),
-    "synergymesh.engine.explaining": ("RunExplanation", "TaskExplanation"),
+    "synergymesh.engine.observability.explaining": ("RunExplanation", "TaskExplanation"),
     "synergymesh.settings": ("Settings", "TierSettings", "read_settings"),
     "synergymesh.engine.direct_calls": ("DirectCall", "ExecutionResult"),
-    "synergymesh.engine.pausing": ("PausedWorkflow",),
-    "synergymesh.engine.events": ("RunEvent",),
-    "synergymesh.engine.monitoring": ("MeshMetrics", "TenantHealth"),
-    "synergymesh.engine.overview": ("Overview", "TenantActivity"),
-    "synergymesh.engine.what_if": ("TenantChange", "WhatIf"),
-    "synergymesh.engine.views": (
+    "synergymesh.engine.control.pausing": ("PausedWorkflow",),
+    "synergymesh.engine.observability.events": ("RunEvent",),
+    "synergymesh.engine.observability.monitoring": ("MeshMetrics", "TenantHealth"),
+    "synergymesh.engine.observability.overview": ("Overview", "TenantActivity"),
+    "synergymesh.engine.replay.what_if": ("TenantChange", "WhatIf"),
+    "synergymesh.engine.observability.views": (
         "BreakerView",
         "LingeringAttempt",
         "Run",

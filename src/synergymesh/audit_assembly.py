@@ -9,7 +9,7 @@ from synergymesh.audit.auditing import Auditing
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.sinks import read_sinks
-from synergymesh.domain.audit_retention import Retention
+from synergymesh.domain.audit.retention import Retention
 from synergymesh.domain.tenants import NO_PLAN
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Committer

@@ -10,7 +10,7 @@ from synergymesh.audit.auditing import AuditKey
 from synergymesh.audit.entries import AuditEntries
 from synergymesh.audit.exporting import AuditExport
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit_verification import LogReport
+from synergymesh.domain.audit.verification import LogReport
 from synergymesh.ports.audit_keeping import HoldRecord
 
 if TYPE_CHECKING:

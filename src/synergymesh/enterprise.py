@@ -12,12 +12,12 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from synergymesh.audit.entries import AuditEntry
-from synergymesh.domain.component_types import ComponentType
+from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.quota import ResourceQuota
-from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.tenants import Tenant, TenantTier
+from synergymesh.domain.workflow.component_types import ComponentType
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
-from synergymesh.engine.views import Run
+from synergymesh.engine.observability.views import Run
 from synergymesh.errors import InvalidRequest, UnknownTenant
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.portal import Portal

@@ -7,20 +7,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from synergymesh.assembly import Parts
-from synergymesh.domain.alerts import Condition
-from synergymesh.domain.limits import Capacity
-from synergymesh.domain.neighbours import Neighbour
-from synergymesh.domain.queue_views import TenantView
-from synergymesh.domain.service_levels import ServiceLevel
+from synergymesh.domain.observability.alerts import Condition
+from synergymesh.domain.observability.service_levels import ServiceLevel
+from synergymesh.domain.scheduling.limits import Capacity
+from synergymesh.domain.scheduling.neighbours import Neighbour
+from synergymesh.domain.scheduling.queue_views import TenantView
 from synergymesh.domain.simulation import PlannedRun
 from synergymesh.engine.housekeeping import Pruned
-from synergymesh.engine.monitoring import MeshMetrics, TenantHealth
-from synergymesh.engine.overview import Overview
-from synergymesh.engine.views import (
+from synergymesh.engine.observability.monitoring import MeshMetrics, TenantHealth
+from synergymesh.engine.observability.overview import Overview
+from synergymesh.engine.observability.views import (
     LingeringAttempt,
     lingering_views,
 )
-from synergymesh.engine.what_if import TenantChange, WhatIf
+from synergymesh.engine.replay.what_if import TenantChange, WhatIf
 from synergymesh.settings import Settings
 from synergymesh.telemetry.metrics import exposition
 

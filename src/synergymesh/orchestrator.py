@@ -11,19 +11,19 @@ from typing import Any, Literal, Self
 from synergymesh.assembly import Parts, Seams, assemble
 from synergymesh.audit_control import AuditControl
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY, RetryPolicy
+from synergymesh.domain.observability.timeline import Timeline
 from synergymesh.domain.payload import decode
-from synergymesh.domain.retry import DEFAULT_RETRY, RetryPolicy
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.timeline import Timeline
+from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.engine.acting import ActingAs, current_actor
-from synergymesh.engine.control import OPEN
+from synergymesh.engine.control.cancellation import OPEN
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
-from synergymesh.engine.events import RunEvent
-from synergymesh.engine.explaining import RunExplanation
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.timelines import timeline_of
-from synergymesh.engine.views import (
+from synergymesh.engine.observability.events import RunEvent
+from synergymesh.engine.observability.explaining import RunExplanation
+from synergymesh.engine.observability.timelines import timeline_of
+from synergymesh.engine.observability.views import (
     LogLine,
     Run,
     errors_of,

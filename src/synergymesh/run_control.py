@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from synergymesh.engine.dead_letter_views import DeadLetter
-from synergymesh.engine.dead_letters import Redriven
-from synergymesh.engine.pausing import PausedWorkflow
+from synergymesh.engine.control.dead_letter_views import DeadLetter
+from synergymesh.engine.control.dead_letters import Redriven
+from synergymesh.engine.control.pausing import PausedWorkflow
 from synergymesh.run_handle import RunHandle
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.engine.events import RunEvent
+from synergymesh.engine.observability.events import RunEvent
 
 if TYPE_CHECKING:
     from synergymesh.orchestrator import Orchestrator

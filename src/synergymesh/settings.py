@@ -15,9 +15,9 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from synergymesh.config import PAYLOAD_BYTES_MAX
-from synergymesh.domain.audit_retention import AUDIT_DAYS_MAX
-from synergymesh.domain.limits import Capacity, Request
+from synergymesh.domain.audit.retention import AUDIT_DAYS_MAX
 from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
+from synergymesh.domain.scheduling.limits import Capacity, Request
 from synergymesh.domain.tenants import RETENTION_DAYS_MAX, TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
 from synergymesh.errors import InvalidRequest
 

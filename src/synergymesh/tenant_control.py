@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synergymesh.assembly import Parts
-from synergymesh.domain.breaker import BreakerPolicy
-from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.fault_tolerance.breaker import BreakerPolicy
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.quota import ResourceQuota
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.scheduling.limits import CohortShare
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantTier
-from synergymesh.engine.views import (
+from synergymesh.engine.observability.views import (
     BreakerView,
     breaker_view,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synergymesh.domain.audit import MESH, chain_hash, genesis_hash, payload_hash
+from synergymesh.domain.audit.forms import MESH, chain_hash, genesis_hash, payload_hash
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.changes import (
     AttemptFailed,
@@ -23,7 +23,7 @@ from synergymesh.ports.changes import (
     WorkflowStored,
 )
 from synergymesh.store import upkeep, writes
-from synergymesh.store.audit_reads import get_log_id, list_entries, list_heads
+from synergymesh.store.audit.reads import get_log_id, list_entries, list_heads
 from synergymesh.store.sqlite_files import open_writer
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]

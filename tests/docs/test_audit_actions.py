@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synergymesh.domain.audit_actions import format_actions
+from synergymesh.domain.audit.actions import format_actions
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/audit-actions.md"
 BEGIN, END = "<!-- actions -->\n", "<!-- /actions -->"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synergymesh.domain.tallies import Durations
-from synergymesh.engine.monitoring import MeshFigures
+from synergymesh.domain.observability.tallies import Durations
+from synergymesh.engine.observability.monitoring import MeshFigures
 from synergymesh.telemetry import metrics
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/monitoring.md"
@@ -37,7 +37,7 @@ def test_the_guide_has_every_metric() -> None:
 
 
 def test_the_guide_has_every_kind_of_alert() -> None:
-    from synergymesh.domain.alerts import Condition
+    from synergymesh.domain.observability.alerts import Condition
 
     named = (Condition.__doc__ or "").partition("kind: a stable name: ")[2].partition(".\n")[0].split(", ")
     text = GUIDE.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synergymesh.domain.explain import format_reasons
+from synergymesh.domain.scheduling.explain import format_reasons
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/limits.md"
 BEGIN, END = "<!-- reasons -->\n", "<!-- /reasons -->"

@@ -13,7 +13,7 @@ import pytest
 from synergymesh import EnterpriseSynergyMeshOrchestrator
 from synergymesh.alerting.delivery import QUEUE_MAX, Delivery, read_sinks
 from synergymesh.alerting.webhook import SIGNATURE_HEADER, Webhook, sign
-from synergymesh.domain.alerts import Alert, AlertState, Severity
+from synergymesh.domain.observability.alerts import Alert, AlertState, Severity
 from synergymesh.errors import InvalidRequest
 from synergymesh.settings import read_settings
 

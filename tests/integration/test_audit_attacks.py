@@ -17,7 +17,7 @@ from synergymesh.audit.keys import SigningKey
 from synergymesh.audit.verify import verify_export
 from synergymesh.audit.verifying import verify_log
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit import (
+from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
     TOMBSTONE_TAG,
     Checkpoint,
@@ -28,8 +28,8 @@ from synergymesh.domain.audit import (
     genesis_hash,
     heads_root,
 )
-from synergymesh.domain.audit_trust import SignedCheckpoint, read_record
-from synergymesh.domain.audit_verification import Damage, LogReport
+from synergymesh.domain.audit.trust import SignedCheckpoint, read_record
+from synergymesh.domain.audit.verification import Damage, LogReport
 from synergymesh.store.sqlite import SqliteReader
 
 MUTATIONS = 2_000
@@ -488,7 +488,7 @@ def mutate(connection: sqlite3.Connection, dice: random.Random) -> None:
 
 async def test_no_single_random_mutation_of_the_file_goes_unnoticed(log: Log) -> None:
     from synergymesh.audit.verifying import verify_log as verify
-    from synergymesh.store.audit_scan import scan
+    from synergymesh.store.audit.scan import scan
 
     connection = sqlite3.connect(log.database, isolation_level=None)
     connection.execute("DROP INDEX uq_audit_entries_seq")
@@ -515,7 +515,7 @@ async def test_no_single_random_mutation_of_the_file_goes_unnoticed(log: Log) ->
 
 
 def _Inside(connection: sqlite3.Connection) -> Any:  # noqa: N802 - it stands for a class
-    from synergymesh.store.audit_scan import SqliteAuditScan
+    from synergymesh.store.audit.scan import SqliteAuditScan
 
     return SqliteAuditScan(connection)
 

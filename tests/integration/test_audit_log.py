@@ -18,8 +18,8 @@ from synergymesh.audit.auditing import PAGE_ENTRIES_MAX
 from synergymesh.audit.keys import load, verify_signature
 from synergymesh.audit.verify import verify_export
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit_retention import DAY
-from synergymesh.domain.audit_trust import Trust, verify_checkpoints
+from synergymesh.domain.audit.retention import DAY
+from synergymesh.domain.audit.trust import Trust, verify_checkpoints
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, LegalHold, NotFound, UnknownTenant
 from synergymesh.local.verbs import Here
 

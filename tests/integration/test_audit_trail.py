@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from synergymesh import Actor, Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, task, workflow
-from synergymesh.domain.audit import MESH, chain_hash, genesis_hash, payload_hash
-from synergymesh.domain.audit_actions import Action
+from synergymesh.domain.audit.actions import Action
+from synergymesh.domain.audit.forms import MESH, chain_hash, genesis_hash, payload_hash
 from synergymesh.errors import RateLimitExceeded, RunFailed, StoreUnavailable
 from synergymesh.ports.audit import AuditEntryRecord
 from synergymesh.ports.store import Store

@@ -23,9 +23,9 @@ from synergymesh import (
     Workflow,
     current_task,
 )
-from synergymesh.domain.explain import Reason
-from synergymesh.engine import window as window_module
-from synergymesh.engine.window import Window
+from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.engine.backlog.open_tasks import window as window_module
+from synergymesh.engine.backlog.window import Window
 from synergymesh.errors import NotRunning, StoreUnavailable, UnknownRun
 from synergymesh.settings import read_settings
 

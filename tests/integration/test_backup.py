@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, Workflow, current_task
-from synergymesh.domain.audit_actions import Action
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, SchemaMismatch, StoreCorrupt, StoreLocked, StoreUnavailable
 from synergymesh.ports.records import RESTORE_STEP

@@ -22,7 +22,7 @@ from synergymesh import (
     Workflow,
     read_settings,
 )
-from synergymesh.domain.breaker import WAVE_MAX, BreakerState
+from synergymesh.domain.fault_tolerance.breaker import WAVE_MAX, BreakerState
 from synergymesh.domain.instants import SECOND
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownBreaker, UnknownTenant
 

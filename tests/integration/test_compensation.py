@@ -23,7 +23,7 @@ from synergymesh import (
     task,
     workflow,
 )
-from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.errors import InvalidWorkflow, RunNotRetryable
 from synergymesh.testing.reference import interpret, random_workflow
 

@@ -19,8 +19,8 @@ from synergymesh import (
     given,
     ref,
 )
-from synergymesh.engine.dead_letter_views import PAGE_MAX
-from synergymesh.engine.dead_letters import REASON_CHARACTERS_MAX, REDRIVEN_MAX
+from synergymesh.engine.control.dead_letter_views import PAGE_MAX
+from synergymesh.engine.control.dead_letters import REASON_CHARACTERS_MAX, REDRIVEN_MAX
 from synergymesh.errors import InvalidRequest, NotFound, RunNotRetryable
 
 S = ExecutionStatus

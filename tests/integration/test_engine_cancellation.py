@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from synergymesh import ExecutionStatus, Orchestrator, RetryPolicy, RunCancelled, Workflow, current_task, ref
-from synergymesh.domain.retry import Cancelled
+from synergymesh.domain.fault_tolerance.retry import Cancelled
 from synergymesh.domain.states import TASK_TRANSITIONS
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.ports.changes import RunFinished

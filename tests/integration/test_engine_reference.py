@@ -7,8 +7,8 @@ from random import SystemRandom
 from typing import Any
 
 from synergymesh import ExecutionStatus, Orchestrator, Run, Workflow, current_task, optional, ref, task
-from synergymesh.domain.definition import Component
-from synergymesh.domain.templates import NodeRef
+from synergymesh.domain.workflow.definition import Component
+from synergymesh.domain.workflow.templates import NodeRef
 from synergymesh.testing.reference import Script, ScriptedWorkflow, interpret, random_workflow
 
 S = ExecutionStatus

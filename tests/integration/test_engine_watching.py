@@ -22,7 +22,7 @@ from synergymesh import (
     task,
     workflow,
 )
-from synergymesh.engine.events import history
+from synergymesh.engine.observability.events import history
 from synergymesh.errors import InvalidRequest, NotRunning, UnknownRun
 from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 

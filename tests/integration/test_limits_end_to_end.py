@@ -12,7 +12,7 @@ import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import Capacity, CohortShare
+from synergymesh.domain.scheduling.limits import Capacity, CohortShare
 from synergymesh.errors import BacklogFull, FeatureNotEnabled, InvalidRequest, RateLimitExceeded, UnknownTenant
 from synergymesh.settings import TierSettings, read_settings
 

@@ -20,8 +20,8 @@ from synergymesh import Orchestrator, ResourceQuota, TenantTier, Workflow
 from synergymesh.cli import queue_table
 from synergymesh.cli.app import _run
 from synergymesh.domain.instants import SECOND
-from synergymesh.engine.neighbours import SAMPLES_PER_TICK
-from synergymesh.engine.overview import SHOWN_MAX, TENANTS_PER_TURN, Overview
+from synergymesh.engine.observability.neighbours import SAMPLES_PER_TICK
+from synergymesh.engine.observability.overview import SHOWN_MAX, TENANTS_PER_TURN, Overview
 from synergymesh.errors import InvalidRequest
 
 ROOMY = ResourceQuota(

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, RunCancelled, RunFailed, Workflow
-from synergymesh.domain.explain import Reason
+from synergymesh.domain.scheduling.explain import Reason
 from synergymesh.errors import InvalidRequest, NotFound
 
 S = ExecutionStatus
@@ -272,7 +272,7 @@ async def test_nobody_pauses_the_run_of_another_tenant_and_bad_names_are_refused
 
 
 async def test_no_more_workflows_are_paused_than_the_limit(mesh: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synergymesh.engine.pausing.PAUSED_WORKFLOWS_MAX", 2)
+    monkeypatch.setattr("synergymesh.engine.control.pausing.PAUSED_WORKFLOWS_MAX", 2)
     await mesh.pause_workflow("a")
     await mesh.pause_workflow("b")
     await mesh.pause_workflow("b")

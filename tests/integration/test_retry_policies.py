@@ -19,8 +19,8 @@ from synergymesh import (
     Workflow,
     current_task,
 )
-from synergymesh.domain.retry import FULL_TRACEBACKS_MAX, Ending
-from synergymesh.domain.tries import Cause
+from synergymesh.domain.fault_tolerance.retry import FULL_TRACEBACKS_MAX, Ending
+from synergymesh.domain.fault_tolerance.tries import Cause
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownTenant
 
 S = ExecutionStatus

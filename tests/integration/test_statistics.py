@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, task, workflow
-from synergymesh.domain.tallies import Tally
-from synergymesh.engine.statistics import HOUR
+from synergymesh.domain.observability.tallies import Tally
+from synergymesh.engine.observability.statistics import HOUR
 from synergymesh.errors import RunFailed
 from synergymesh.ports.clock import SystemClock
 

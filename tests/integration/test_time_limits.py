@@ -25,9 +25,9 @@ from synergymesh import (
     task,
     workflow,
 )
-from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.fault_tolerance.retry import Ending
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.retry import Ending
+from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.engine import maintenance
 from synergymesh.errors import InvalidWorkflow
 from synergymesh.ports.changes import CancelRequested, RunStarted

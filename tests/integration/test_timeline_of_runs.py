@@ -22,7 +22,7 @@ from synergymesh import (
     timeline_svg,
 )
 from synergymesh.cli.app import main
-from synergymesh.domain.timeline import Phase
+from synergymesh.domain.observability.timeline import Phase
 from synergymesh.errors import UnknownRun
 
 OpenMesh = Callable[..., Orchestrator]

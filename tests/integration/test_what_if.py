@@ -28,12 +28,12 @@ from synergymesh import (
 )
 from synergymesh.cli.app import _run
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.scheduling.limits import CohortShare
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import TIER_PLANS, Tenant, TenantPolicy
-from synergymesh.engine import recordings, what_if
-from synergymesh.engine.recordings import parse_workload
-from synergymesh.engine.what_if import Question, check_runs
+from synergymesh.engine.replay import recordings, what_if
+from synergymesh.engine.replay.recordings import parse_workload
+from synergymesh.engine.replay.what_if import Question, check_runs
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownTenant
 
 CAPACITY = Capacity(64, 16_000, 8_000)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.alerts import LOOKS_UNTIL_RESOLVED, AlertBook, AlertState, Condition, Severity
+from synergymesh.domain.observability.alerts import LOOKS_UNTIL_RESOLVED, AlertBook, AlertState, Condition, Severity
 
 
 def condition(tenant_id: str | None, severity: Severity = Severity.WARNING) -> Condition:

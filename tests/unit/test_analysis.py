@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain import analysis
-from synergymesh.domain.analysis import Plan, parallelization, schedules, worker_counts
-from synergymesh.domain.graph import Graph
-from synergymesh.domain.list_schedule import makespan
+from synergymesh.domain.graphs import analysis
+from synergymesh.domain.graphs.analysis import Plan, parallelization, schedules, worker_counts
+from synergymesh.domain.graphs.graph import Graph
+from synergymesh.domain.graphs.list_schedule import makespan
 from synergymesh.errors import InvalidRequest
 from synergymesh.resolver import DependencyResolver
 

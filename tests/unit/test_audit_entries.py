@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit import canonical
-from synergymesh.domain.audit_actions import CATALOGUE, ROUTINE, Action, Outcome
+from synergymesh.domain.audit.actions import CATALOGUE, ROUTINE, Action, Outcome
+from synergymesh.domain.audit.forms import canonical
 from synergymesh.domain.states import ATTEMPT_STATUSES, ExecutionStatus, TenantStatus
 from synergymesh.ports import changes as port
 from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
-from synergymesh.store import audited
-from synergymesh.store.audited import ENTRY_OF, Entry, entries_of
+from synergymesh.store.audit import entries
+from synergymesh.store.audit.entries import ENTRY_OF, Entry, entries_of
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 instants = st.integers(0, 2**63 - 1)
@@ -124,12 +124,12 @@ def test_every_action_is_described() -> None:
 
 
 NOT_OF_CHANGES: dict[Action, Callable[[], Entry]] = {
-    Action.TASK_CRASHED: lambda: audited.task_crashed(1, "t", "r", "c", 1, 1),
-    Action.TENANT_PURGED: lambda: audited.tenant_purged("t", 1),
-    Action.MESH_STARTED: lambda: audited.mesh_started(1, True, 1, None),
-    Action.MESH_RESTORED: lambda: audited.mesh_restored(1, 1, 0),
-    Action.RUNS_PRUNED: lambda: audited.runs_pruned("t", 1, ["r"]),
-    Action.MESH_STOPPED: lambda: audited.mesh_stopped(1, 1, None),
+    Action.TASK_CRASHED: lambda: entries.task_crashed(1, "t", "r", "c", 1, 1),
+    Action.TENANT_PURGED: lambda: entries.tenant_purged("t", 1),
+    Action.MESH_STARTED: lambda: entries.mesh_started(1, True, 1, None),
+    Action.MESH_RESTORED: lambda: entries.mesh_restored(1, 1, 0),
+    Action.RUNS_PRUNED: lambda: entries.runs_pruned("t", 1, ["r"]),
+    Action.MESH_STOPPED: lambda: entries.mesh_stopped(1, 1, None),
 }
 NOTED = {action for action in Action if action.partition(".")[0] in ("audit", "key", "limit")}
 """What changes nothing else is recorded by `Noted`; that each of them is, is shown where it is done."""

@@ -23,7 +23,7 @@ from synergymesh.audit.export_format import (
 )
 from synergymesh.audit.export_writer import Entry, ExportWriter, FileInPlace
 from synergymesh.audit.keys import SigningKey, public_pem
-from synergymesh.domain.audit import (
+from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
     KEY_LINK_TAG,
     NOTHING,
@@ -38,8 +38,8 @@ from synergymesh.domain.audit import (
     genesis_hash,
     heads_root,
 )
-from synergymesh.domain.audit_trust import SignedCheckpoint, SignedLink, SignedTombstone
-from synergymesh.domain.audit_verification import Damage, LogReport
+from synergymesh.domain.audit.trust import SignedCheckpoint, SignedLink, SignedTombstone
+from synergymesh.domain.audit.verification import Damage, LogReport
 
 LOG = "log-1"
 KEY = SigningKey.generate()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.audit import Gap, Head, canonical, chain_hashes, genesis_hash
-from synergymesh.domain.audit_retention import DAY, GAPS_MAX, Pruned, Retention, plan_pruning
-from synergymesh.domain.audit_verification import verify_chain
+from synergymesh.domain.audit.forms import Gap, Head, canonical, chain_hashes, genesis_hash
+from synergymesh.domain.audit.retention import DAY, GAPS_MAX, Pruned, Retention, plan_pruning
+from synergymesh.domain.audit.verification import verify_chain
 
 LOG, TENANT = "log-1", "tenant-a"
 GENESIS = genesis_hash(LOG, TENANT)

@@ -13,7 +13,7 @@ from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.keys import SigningKey, load, verify_signature, write_key
 from synergymesh.audit.sinks import SINKS_MAX, CommandSink, DirectorySink, Follower, read_sinks
 from synergymesh.audit.verify import read_checkpoint_lines
-from synergymesh.domain.audit_trust import Trust, verify_checkpoints
+from synergymesh.domain.audit.trust import Trust, verify_checkpoints
 from synergymesh.errors import AuditKeyError, InvalidRequest
 from synergymesh.ports.audit import AuditHeadRecord
 from synergymesh.ports.clock import SystemClock

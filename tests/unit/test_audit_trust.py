@@ -18,7 +18,7 @@ from synergymesh.audit.keys import (
     verify_signature,
     write_key,
 )
-from synergymesh.domain.audit import (
+from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
     KEY_LINK_TAG,
     NOTHING,
@@ -30,7 +30,7 @@ from synergymesh.domain.audit import (
     Tombstone,
     heads_root,
 )
-from synergymesh.domain.audit_trust import (
+from synergymesh.domain.audit.trust import (
     SignedCheckpoint,
     SignedLink,
     SignedTombstone,
@@ -39,7 +39,7 @@ from synergymesh.domain.audit_trust import (
     verify_checkpoints,
     verify_tombstones,
 )
-from synergymesh.domain.audit_verification import Damage
+from synergymesh.domain.audit.verification import Damage
 from synergymesh.errors import AuditKeyError
 
 LOG = "log-1"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.audit import Gap, Head, canonical, chain_hashes, genesis_hash
-from synergymesh.domain.audit_verification import ChainReport, Damage, verify_chain
+from synergymesh.domain.audit.forms import Gap, Head, canonical, chain_hashes, genesis_hash
+from synergymesh.domain.audit.verification import ChainReport, Damage, verify_chain
 
 LOG = "log-1"
 TENANT = "tenant-a"
@@ -294,7 +294,7 @@ def test_no_clean_chain_alarms(count: int, pinned: set[int]) -> None:
 
 
 def test_a_payload_says_whose_it_is() -> None:
-    from synergymesh.domain.audit_verification import tenant_of
+    from synergymesh.domain.audit.verification import tenant_of
 
     assert tenant_of(payload(1)) == TENANT
     for nothing in (None, 7, b"[]", b"{", b'{"tenant_id":7}', b"\xff", b"[" * 100_000, json.dumps([1])):

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.breaker import BUCKETS, WAVE_MAX, Breaker, BreakerPolicy, BreakerState
-from synergymesh.domain.breaker_rules import (
+from synergymesh.domain.fault_tolerance.breaker import BUCKETS, WAVE_MAX, Breaker, BreakerPolicy, BreakerState
+from synergymesh.domain.fault_tolerance.breaker_rules import (
     NAMED_DEFAULT,
     BreakerRule,
     change_breaker_rules,
     check_breaker_place,
     policy_for,
 )
+from synergymesh.domain.fault_tolerance.retry_budget import BURST_MIN, BURST_SECONDS, RetryBudget
+from synergymesh.domain.fault_tolerance.retry_rules import RULES_MAX
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.retry_budget import BURST_MIN, BURST_SECONDS, RetryBudget
-from synergymesh.domain.retry_rules import RULES_MAX
 from synergymesh.errors import InvalidRequest
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.captured import (
+from synergymesh.domain.observability.captured import (
     HEAD_CHARACTERS_MAX,
     LINE_CHARACTERS_MAX,
     LINE_COST,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synergymesh.domain.instants import SECOND
-from synergymesh.engine.deadlines import CANCELLED_MAX, Deadline, Deadlines
+from synergymesh.engine.timing.deadlines import CANCELLED_MAX, Deadline, Deadlines
 
 
 @dataclass

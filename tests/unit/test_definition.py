@@ -7,10 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain import definition as module
-from synergymesh.domain.definition import Component, Dependency, Parameter, WorkflowDefinition, merge_dependencies
-from synergymesh.domain.retry import RetryPolicy
-from synergymesh.domain.templates import InputRef, NodeRef
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
+from synergymesh.domain.workflow import definition as module
+from synergymesh.domain.workflow.definition import (
+    Component,
+    Dependency,
+    Parameter,
+    WorkflowDefinition,
+    merge_dependencies,
+)
+from synergymesh.domain.workflow.templates import InputRef, NodeRef
 from synergymesh.errors import (
     CircularDependency,
     DuplicateComponent,

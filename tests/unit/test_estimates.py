@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.estimates import COMPONENTS_MAX, Estimates
+from synergymesh.domain.scheduling.estimates import COMPONENTS_MAX, Estimates
 
 
 def test_what_was_declared_counts_until_a_first_task_ended() -> None:

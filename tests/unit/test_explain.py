@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from synergymesh.domain.explain import REMEDIES, Blocker, Pace, Reason, estimate_start, format_reasons
+from synergymesh.domain.scheduling.explain import REMEDIES, Blocker, Pace, Reason, estimate_start, format_reasons
 
 NOW = 10**18
 

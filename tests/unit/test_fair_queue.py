@@ -7,9 +7,9 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.fair_queue import COMPACT_SLACK, Cohort
-from synergymesh.domain.limits import UNLIMITED, Capacity, CohortShare, Limits, Request
-from synergymesh.domain.tenant_queue import DEBT_MAX, SHARE_SHIFT, UNIT, WHOLE, Queue, dominant_share
+from synergymesh.domain.scheduling.fair_queue import COMPACT_SLACK, Cohort
+from synergymesh.domain.scheduling.limits import UNLIMITED, Capacity, CohortShare, Limits, Request
+from synergymesh.domain.scheduling.tenant_queue import DEBT_MAX, SHARE_SHIFT, UNIT, WHOLE, Queue, dominant_share
 
 
 class Run:

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.explain import Reason
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import UNLIMITED, Capacity, Limits
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.domain.scheduling.limits import UNLIMITED, Capacity, Limits
+from synergymesh.domain.scheduling.scheduler import Scheduler
 
 NOW = 10**18
 API = ("", "api")

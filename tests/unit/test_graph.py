@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.criticality import gains
-from synergymesh.domain.graph import WEIGHT_MAX, Graph
-from synergymesh.domain.redundancy import redundant_edges
+from synergymesh.domain.graphs.criticality import gains
+from synergymesh.domain.graphs.graph import WEIGHT_MAX, Graph
+from synergymesh.domain.graphs.redundancy import redundant_edges
 from synergymesh.errors import CircularDependency, DuplicateComponent, GraphTooLarge, InvalidRequest
 
 weights = st.one_of(st.sampled_from([0.0, 1.0, 2.0, 1e12]), st.floats(0, 1e6))
@@ -87,7 +87,7 @@ def test_redundant_edges_are_what_the_transitive_reduction_leaves_out(graph: Gra
     reduced = nx.transitive_reduction(directed)
     expected = {(after, before) for before, after in set(directed.edges) - set(reduced.edges)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("synergymesh.domain.redundancy.BLOCK_BITS", bits)
+        patch.setattr("synergymesh.domain.graphs.redundancy.BLOCK_BITS", bits)
         found = redundant_edges(graph)
     assert found.is_complete
     assert set(found.edges) == expected
@@ -96,7 +96,7 @@ def test_redundant_edges_are_what_the_transitive_reduction_leaves_out(graph: Gra
 def test_a_search_for_redundant_edges_that_is_cut_short_says_so() -> None:
     graph = build(40, [(at, before) for at in range(40) for before in range(at)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("synergymesh.domain.redundancy.BLOCK_BITS", 4)
+        patch.setattr("synergymesh.domain.graphs.redundancy.BLOCK_BITS", 4)
         found = redundant_edges(graph, steps_max=100)
     assert not found.is_complete
     assert 0 < len(found.edges) < len(redundant_edges(graph).edges) == 39 * 38 / 2

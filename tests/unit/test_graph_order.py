@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from synergymesh.domain.graph_order import GrowingGraph
+from synergymesh.domain.graphs.graph_order import GrowingGraph
 from synergymesh.errors import CircularDependency, GraphTooLarge, UnknownComponent
 
 names = st.sampled_from("abcdefghij")

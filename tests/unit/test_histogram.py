@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.histogram import VALUE_MAX, bounds_of, bucket_of, percentiles
+from synergymesh.domain.observability.histogram import VALUE_MAX, bounds_of, bucket_of, percentiles
 
 durations = st.integers(0, VALUE_MAX)
 

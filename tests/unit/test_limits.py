@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synergymesh.domain.instants import SECOND, Instant
-from synergymesh.domain.limits import (
+from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
+from synergymesh.domain.scheduling.limits import (
     MINUTE,
     WINDOW_MINUTES,
     Capacity,
@@ -20,7 +21,6 @@ from synergymesh.domain.limits import (
     SubmissionRate,
     limits_of,
 )
-from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
 from synergymesh.errors import InvalidRequest
 
 HOUR = 3_600 * SECOND

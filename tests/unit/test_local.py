@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, errors
-from synergymesh.domain.limits import Capacity, CohortShare
+from synergymesh.domain.scheduling.limits import Capacity, CohortShare
 from synergymesh.errors import (
     CircularDependency,
     FeatureNotEnabled,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import MINUTE
-from synergymesh.domain.neighbours import MINUTES, NeighbourWatch, _end_of, _step_of
+from synergymesh.domain.scheduling.limits import MINUTE
+from synergymesh.domain.scheduling.neighbours import MINUTES, NeighbourWatch, _end_of, _step_of
 
 NOW = 10**18 // MINUTE * MINUTE
 

@@ -6,9 +6,9 @@ import pytest
 
 from synergymesh.diagnostics.commits import METRIC, CommitTimes, commit_times
 from synergymesh.diagnostics.performance import examine_run, examine_runs, with_commits
-from synergymesh.domain.graph import Graph
+from synergymesh.domain.graphs.graph import Graph
+from synergymesh.domain.observability.timeline import Course, Phase, Timeline, Try, build_timeline
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.timeline import Course, Phase, Timeline, Try, build_timeline
 
 S = ExecutionStatus
 SECOND = 1_000_000_000

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.analysis import Plan
-from synergymesh.domain.graph import Graph
-from synergymesh.domain.list_schedule import makespan
-from synergymesh.domain.recommendations import Recommendation, RecommendationKind, duration, recommend
+from synergymesh.domain.graphs.analysis import Plan
+from synergymesh.domain.graphs.graph import Graph
+from synergymesh.domain.graphs.list_schedule import makespan
+from synergymesh.domain.graphs.recommendations import Recommendation, RecommendationKind, duration, recommend
 from synergymesh.resolver import DependencyResolver
 
 Kind = RecommendationKind

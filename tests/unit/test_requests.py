@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from synergymesh import Workflow, task, workflow
-from synergymesh.domain.definition import Component, WorkflowDefinition
-from synergymesh.domain.limits import Request
-from synergymesh.domain.plan import Plan
+from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY
 from synergymesh.domain.quota import QUOTA_FIELD_MAX
-from synergymesh.domain.retry import DEFAULT_RETRY
-from synergymesh.domain.task_settings import CPUS_MAX
+from synergymesh.domain.scheduling.limits import Request
+from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
+from synergymesh.domain.workflow.plan import Plan
+from synergymesh.domain.workflow.task_settings import CPUS_MAX
 from synergymesh.errors import InvalidWorkflow
 
 

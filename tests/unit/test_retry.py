@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.instants import SECOND
-from synergymesh.domain.retry import (
+from synergymesh.domain.fault_tolerance.retry import (
     DELAY_SECONDS_MAX,
     ELAPSED_SECONDS_MAX,
     LOSSES_MAX,
@@ -36,6 +35,7 @@ from synergymesh.domain.retry import (
     describe,
     shorten,
 )
+from synergymesh.domain.instants import SECOND
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import GiveUp, InvalidPayload, InvalidRequest, RetryLater
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.retry import ErrorInfo, RetryPolicy
-from synergymesh.domain.retry_rules import RULES_MAX, RetryRule, RetryRules, change_rules, check_place
+from synergymesh.domain.fault_tolerance.retry import ErrorInfo, RetryPolicy
+from synergymesh.domain.fault_tolerance.retry_rules import RULES_MAX, RetryRule, RetryRules, change_rules, check_place
+from synergymesh.domain.fault_tolerance.tries import Cause, Tries, cause_of
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import TenantPolicy
-from synergymesh.domain.tries import Cause, Tries, cause_of
 from synergymesh.errors import InvalidRequest
 
 S = ExecutionStatus

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.definition import Component, Dependency, WorkflowDefinition
-from synergymesh.domain.plan import Plan
-from synergymesh.domain.retry import DEFAULT_RETRY
-from synergymesh.domain.run_state import RunState
+from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY
 from synergymesh.domain.states import TASK_TRANSITIONS, ExecutionStatus
-from synergymesh.domain.templates import NodeRef, references
+from synergymesh.domain.workflow.definition import Component, Dependency, WorkflowDefinition
+from synergymesh.domain.workflow.plan import Plan
+from synergymesh.domain.workflow.run_state import RunState
+from synergymesh.domain.workflow.templates import NodeRef, references
 from synergymesh.testing.reference import Cancellation, ScriptedWorkflow, interpret, random_workflow
 
 S = ExecutionStatus

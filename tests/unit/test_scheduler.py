@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.explain import Reason
-from synergymesh.domain.fair_queue import Cohort
-from synergymesh.domain.grants import Grant, usage_from
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import MINUTE, UNLIMITED, Capacity, CohortShare, Limits, Request
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.domain.scheduling.fair_queue import Cohort
+from synergymesh.domain.scheduling.grants import Grant, usage_from
+from synergymesh.domain.scheduling.limits import MINUTE, UNLIMITED, Capacity, CohortShare, Limits, Request
+from synergymesh.domain.scheduling.scheduler import Scheduler
 
 NOW = 10**18
 ROOMY = Capacity(1_000, 10**6, 10**6)

@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from synergymesh.domain.explain import Reason
-from synergymesh.domain.grants import Grant, usage_from
 from synergymesh.domain.instants import SECOND, Instant
-from synergymesh.domain.limits import MINUTE, WINDOW_MINUTES, Capacity, Limits, Request
-from synergymesh.domain.scheduler import Scheduler
-from synergymesh.domain.tenant_queue import DEBT_MAX
+from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.domain.scheduling.grants import Grant, usage_from
+from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES, Capacity, Limits, Request
+from synergymesh.domain.scheduling.scheduler import Scheduler
+from synergymesh.domain.scheduling.tenant_queue import DEBT_MAX
 
 TENANTS = ["a", "b", "c", "d"]
 HOUR = 3_600 * SECOND

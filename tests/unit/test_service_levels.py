@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.health import Health, diagnose
-from synergymesh.domain.service_levels import service_level
-from synergymesh.domain.tallies import Tally
+from synergymesh.domain.observability.health import Health, diagnose
+from synergymesh.domain.observability.service_levels import service_level
+from synergymesh.domain.observability.tallies import Tally
 
 
 def tally(succeeded: int = 0, failed: int = 0, timeouts: int = 0, waits: int = 0) -> Tally:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.explain import Reason
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.limits import UNLIMITED, Capacity, Limits, Request
+from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.domain.scheduling.limits import UNLIMITED, Capacity, Limits, Request
 from synergymesh.domain.simulation import (
     PlannedRun,
     PlannedTask,

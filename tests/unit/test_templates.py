@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.templates import (
+from synergymesh.domain.workflow.templates import (
     InputRef,
     NodeRef,
     build,

@@ -18,7 +18,7 @@ from synergymesh.domain.tenants import (
     check_tenant_name,
     check_tier,
 )
-from synergymesh.engine.views import tenant_view
+from synergymesh.engine.observability.views import tenant_view
 from synergymesh.errors import InvalidRequest
 from synergymesh.ports.records import TenantRecord
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synergymesh.domain.observability.timeline import Course, Phase, Timeline, Try, build_timeline
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.timeline import Course, Phase, Timeline, Try, build_timeline
 from synergymesh.timeline.condensed import count_in_bins, pack
 from synergymesh.timeline.drawing import Scale
 from synergymesh.timeline.page import TABLE_ROWS_MAX, timeline_html

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.trace_context import TraceParent, read_traceparent
+from synergymesh.domain.observability.trace_context import TraceParent, read_traceparent
 
 WHOLE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synergymesh.domain.definition import WorkflowDefinition
+from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.errors import (
     CircularDependency,
     DuplicateComponent,

@@ -12,8 +12,8 @@ from hypothesis import given as given_examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.definition import Dependency, Parameter
-from synergymesh.domain.templates import InputRef, NodeRef
+from synergymesh.domain.workflow.definition import Dependency, Parameter
+from synergymesh.domain.workflow.templates import InputRef, NodeRef
 from synergymesh.errors import (
     CircularDependency,
     DuplicateComponent,

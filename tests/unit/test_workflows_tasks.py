@@ -14,10 +14,10 @@ import msgspec
 import pydantic
 import pytest
 
-from synergymesh.domain.definition import Component, Dependency
-from synergymesh.domain.retry import RetryPolicy
-from synergymesh.domain.task_settings import DEFAULTS, TaskSettings, settings_from_json, settings_to_json
-from synergymesh.domain.templates import InputRef, NodeRef
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
+from synergymesh.domain.workflow.definition import Component, Dependency
+from synergymesh.domain.workflow.task_settings import DEFAULTS, TaskSettings, settings_from_json, settings_to_json
+from synergymesh.domain.workflow.templates import InputRef, NodeRef
 from synergymesh.errors import DuplicateComponent, InvalidPayload, InvalidRequest, InvalidWorkflow
 from synergymesh.workflows.nodes import Node, given, optional, ref
 from synergymesh.workflows.tasks import Task, task

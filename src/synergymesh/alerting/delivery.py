@@ -12,8 +12,8 @@ import msgspec
 
 from synergymesh.alerting.webhook import Webhook
 from synergymesh.audit.sinks import CommandSink
-from synergymesh.domain.alerts import Alert, AlertState, Severity
 from synergymesh.domain.instants import to_datetime
+from synergymesh.domain.observability.alerts import Alert, AlertState, Severity
 from synergymesh.errors import InvalidRequest
 from synergymesh.logs import Log
 

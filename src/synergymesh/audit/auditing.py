@@ -19,10 +19,10 @@ from synergymesh.audit.personal import check_personal, new_key, seal, unseal
 from synergymesh.audit.verify import read_checkpoint_lines
 from synergymesh.audit.verifying import verify_log
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit import MESH, TOMBSTONE_TAG, Gap, Tombstone, genesis_hash, key_id, read_tombstone
-from synergymesh.domain.audit_actions import CATALOGUE, Action, Outcome
-from synergymesh.domain.audit_retention import Pruned, Retention, plan_pruning
-from synergymesh.domain.audit_verification import LogReport
+from synergymesh.domain.audit.actions import CATALOGUE, Action, Outcome
+from synergymesh.domain.audit.forms import MESH, TOMBSTONE_TAG, Gap, Tombstone, genesis_hash, key_id, read_tombstone
+from synergymesh.domain.audit.retention import Pruned, Retention, plan_pruning
+from synergymesh.domain.audit.verification import LogReport
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synergymesh.audit.keys import sync_directory
-from synergymesh.domain.audit_trust import SignedCheckpoint, SignedLink, read_record
+from synergymesh.domain.audit.trust import SignedCheckpoint, SignedLink, read_record
 
 _BLOCK = 1 << 16
 

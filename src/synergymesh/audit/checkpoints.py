@@ -9,7 +9,7 @@ from pathlib import Path
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.keys import SigningKey, load, load_or_create, sync_directory, write_key
 from synergymesh.audit.sinks import Follower, Sink
-from synergymesh.domain.audit import (
+from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
     KEY_LINK_TAG,
     NOTHING,
@@ -18,7 +18,7 @@ from synergymesh.domain.audit import (
     KeyLink,
     heads_root,
 )
-from synergymesh.domain.audit_trust import SignedCheckpoint, SignedLink
+from synergymesh.domain.audit.trust import SignedCheckpoint, SignedLink
 from synergymesh.errors import AuditKeyError, StoreError
 from synergymesh.logs import Log
 from synergymesh.ports.audit import AuditLog

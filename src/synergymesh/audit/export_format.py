@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from synergymesh.domain.audit import HASH_BYTES, Head, canonical
-from synergymesh.domain.audit_trust import SignedTombstone, signature_of
+from synergymesh.domain.audit.forms import HASH_BYTES, Head, canonical
+from synergymesh.domain.audit.trust import SignedTombstone, signature_of
 
 FORMAT = "synergymesh-audit-export/1"
 

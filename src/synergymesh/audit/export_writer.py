@@ -12,8 +12,8 @@ from typing import Self
 
 from synergymesh.audit.export_format import Manifest, Section, SignedManifest, manifest_path, write_line
 from synergymesh.audit.keys import SigningKey
-from synergymesh.domain.audit import MANIFEST_TAG, Head
-from synergymesh.domain.audit_trust import SignedTombstone
+from synergymesh.domain.audit.forms import MANIFEST_TAG, Head
+from synergymesh.domain.audit.trust import SignedTombstone
 
 Entry = tuple[int, bytes, bytes]
 """Number, hash and payload."""

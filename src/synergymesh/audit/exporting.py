@@ -13,8 +13,8 @@ from synergymesh.audit.export_format import manifest_path
 from synergymesh.audit.export_views import cloud_event, csv_header, csv_line
 from synergymesh.audit.export_writer import ExportWriter, FileInPlace
 from synergymesh.audit.keys import SigningKey
-from synergymesh.domain.audit import NOTHING, Head, genesis_hash, read_tombstone
-from synergymesh.domain.audit_trust import SignedTombstone
+from synergymesh.domain.audit.forms import NOTHING, Head, genesis_hash, read_tombstone
+from synergymesh.domain.audit.trust import SignedTombstone
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit_keeping import AuditScan
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from synergymesh.domain.audit import key_id, signed_bytes
+from synergymesh.domain.audit.forms import key_id, signed_bytes
 from synergymesh.errors import AuditKeyError
 
 KEY_FILE_BYTES_MAX = 10_000

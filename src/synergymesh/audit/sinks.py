@@ -20,7 +20,7 @@ from typing import Protocol
 
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.keys import sync_directory
-from synergymesh.domain.audit_trust import SignedCheckpoint, read_record
+from synergymesh.domain.audit.trust import SignedCheckpoint, read_record
 from synergymesh.errors import InvalidRequest
 from synergymesh.logs import Log
 

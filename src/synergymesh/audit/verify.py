@@ -28,9 +28,9 @@ from synergymesh.audit.export_format import (
     read_manifest,
 )
 from synergymesh.audit.keys import read_public, verify_signature
-from synergymesh.domain.audit import MANIFEST_TAG, Gap, Head, genesis_hash
-from synergymesh.domain.audit_trust import WHY, SignedLink, Trust, read_record, verify_checkpoints, verify_tombstones
-from synergymesh.domain.audit_verification import Damage, Finding, LogReport, Row, verify_chain
+from synergymesh.domain.audit.forms import MANIFEST_TAG, Gap, Head, genesis_hash
+from synergymesh.domain.audit.trust import WHY, SignedLink, Trust, read_record, verify_checkpoints, verify_tombstones
+from synergymesh.domain.audit.verification import Damage, Finding, LogReport, Row, verify_chain
 from synergymesh.errors import AuditKeyError
 
 INTACT, DAMAGED, USAGE = 0, 1, 2

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from synergymesh.audit.keys import verify_signature
-from synergymesh.domain.audit import Head, Tombstone
-from synergymesh.domain.audit_actions import Action
-from synergymesh.domain.audit_trust import Pinned, SignedTombstone, Trust, verify_checkpoints, verify_tombstones
-from synergymesh.domain.audit_verification import ChainReport, Damage, Finding, LogReport, Row, verify_chain
+from synergymesh.domain.audit.actions import Action
+from synergymesh.domain.audit.forms import Head, Tombstone
+from synergymesh.domain.audit.trust import Pinned, SignedTombstone, Trust, verify_checkpoints, verify_tombstones
+from synergymesh.domain.audit.verification import ChainReport, Damage, Finding, LogReport, Row, verify_chain
 from synergymesh.errors import InvalidRequest
 from synergymesh.ports.audit_keeping import AuditScan
 

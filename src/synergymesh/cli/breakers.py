@@ -11,7 +11,7 @@ from synergymesh.cli import output
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 
 if TYPE_CHECKING:
-    from synergymesh.engine.views import BreakerView
+    from synergymesh.engine.observability.views import BreakerView
 
 app = typer.Typer(invoke_without_command=True)
 

@@ -13,8 +13,8 @@ from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.cli.traces import show_trace
 
 if TYPE_CHECKING:
-    from synergymesh.engine.dead_letter_views import DeadLetter
-    from synergymesh.engine.dead_letters import Redriven
+    from synergymesh.engine.control.dead_letter_views import DeadLetter
+    from synergymesh.engine.control.dead_letters import Redriven
 
 app = typer.Typer(invoke_without_command=True)
 

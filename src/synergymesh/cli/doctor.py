@@ -15,8 +15,8 @@ from synergymesh.cli.options import DATABASE_DEFAULT, FILE_HELP, DatabaseOption,
 if TYPE_CHECKING:
     from synergymesh.diagnostics.findings import Finding
     from synergymesh.diagnostics.performance import Performance
-    from synergymesh.domain.graph import Graph
-    from synergymesh.domain.timeline import Timeline
+    from synergymesh.domain.graphs.graph import Graph
+    from synergymesh.domain.observability.timeline import Timeline
 
 RUNS_DEFAULT = 100
 PATH_SHOWN_MAX = 12

@@ -15,7 +15,7 @@ from synergymesh.cli.live_view import FRAME_SECONDS, View
 from synergymesh.errors import NotRunning, RunNotSuccessful
 
 if TYPE_CHECKING:
-    from synergymesh.engine.events import RunEvent
+    from synergymesh.engine.observability.events import RunEvent
     from synergymesh.orchestrator import Orchestrator
     from synergymesh.run_handle import RunHandle
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from synergymesh.domain.states import ExecutionStatus
 
 if TYPE_CHECKING:
-    from synergymesh.engine.events import RunEvent
-    from synergymesh.engine.views import Run
+    from synergymesh.engine.observability.events import RunEvent
+    from synergymesh.engine.observability.views import Run
 
 RUNNING = ExecutionStatus.RUNNING
 RETRYING = ExecutionStatus.RETRYING
@@ -90,7 +90,7 @@ class Followed:
 
         Nobody who follows a run from its submission on can be sure to see its very first starts.
         """
-        from synergymesh.engine.events import RunEvent
+        from synergymesh.engine.observability.events import RunEvent
 
         run = self.runs[seen.id]
         run.reason = seen.reason

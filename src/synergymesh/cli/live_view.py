@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from synergymesh.engine.events import RunEvent
+    from synergymesh.engine.observability.events import RunEvent
 
 RUNNING_LINES_MAX = 10
 """Running tasks that are drawn; the rest is a number."""

@@ -12,8 +12,8 @@ from synergymesh.cli.administration import administrating
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 
 if TYPE_CHECKING:
-    from synergymesh.domain.service_levels import ServiceLevel
-    from synergymesh.engine.monitoring import TenantHealth
+    from synergymesh.domain.observability.service_levels import ServiceLevel
+    from synergymesh.engine.observability.monitoring import TenantHealth
 
 SomeTenant = Annotated[
     str | None, typer.Argument(metavar="[TENANT]", help="The tenant's name, or its id; all if none.")

@@ -12,7 +12,7 @@ from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.cli.runs import RunArgument
 
 if TYPE_CHECKING:
-    from synergymesh.engine.pausing import PausedWorkflow
+    from synergymesh.engine.control.pausing import PausedWorkflow
     from synergymesh.local.verbs import Asking
 
 pause = typer.Typer(invoke_without_command=True)

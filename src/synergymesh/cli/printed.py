@@ -11,7 +11,7 @@ from synergymesh.cli import output
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 
 if TYPE_CHECKING:
-    from synergymesh.engine.views import LogLine
+    from synergymesh.engine.observability.views import LogLine
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or `last`.")]
 TaskArgument = Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only of this task.")]

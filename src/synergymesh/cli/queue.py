@@ -18,7 +18,7 @@ from synergymesh.cli.why import NOT_EXECUTED
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from synergymesh.engine.overview import Overview
+    from synergymesh.engine.observability.overview import Overview
     from synergymesh.local.client import Remote
 
 TENANTS_DEFAULT = 50

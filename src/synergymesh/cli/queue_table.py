@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from synergymesh.engine.overview import Overview, TenantActivity
+    from synergymesh.engine.observability.overview import Overview, TenantActivity
 
 NAME_WIDTH_MAX = 32
 NAME_WIDTH_MIN = 12

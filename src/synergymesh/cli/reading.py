@@ -13,12 +13,12 @@ from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, UnknownRun, UnknownTenant
 
 if TYPE_CHECKING:
-    from synergymesh.domain.definition import WorkflowDefinition
-    from synergymesh.domain.graph import Graph
-    from synergymesh.domain.timeline import Timeline
-    from synergymesh.engine.dead_letter_views import DeadLetter
-    from synergymesh.engine.pausing import PausedWorkflow
-    from synergymesh.engine.views import BreakerView, LogLine, Run
+    from synergymesh.domain.graphs.graph import Graph
+    from synergymesh.domain.observability.timeline import Timeline
+    from synergymesh.domain.workflow.definition import WorkflowDefinition
+    from synergymesh.engine.control.dead_letter_views import DeadLetter
+    from synergymesh.engine.control.pausing import PausedWorkflow
+    from synergymesh.engine.observability.views import BreakerView, LogLine, Run
     from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
     from synergymesh.store.sqlite import SqliteReader
 
@@ -37,7 +37,7 @@ class Reading:
 
     async def tenants(self) -> list[Tenant]:
         """Give all tenants, oldest first."""
-        from synergymesh.engine.views import tenant_view
+        from synergymesh.engine.observability.views import tenant_view
         from synergymesh.settings import read_settings
 
         plans = read_settings().tier_plans()
@@ -53,7 +53,7 @@ class Reading:
         cursor: str | None,
     ) -> list[Run]:
         """Give runs without their tasks, newest first."""
-        from synergymesh.engine.views import run_view
+        from synergymesh.engine.observability.views import run_view
 
         records = await self._reader.list_runs(
             tenant_id=tenant_id, statuses=statuses, workflow=workflow, before=cursor, limit=limit
@@ -78,7 +78,7 @@ class Reading:
 
     async def breakers(self, tenant_id: str | None) -> list[BreakerView]:
         """Give the circuits that were ever open."""
-        from synergymesh.engine.views import breaker_view
+        from synergymesh.engine.observability.views import breaker_view
 
         return [breaker_view(record) for record in await self._reader.list_breakers(tenant_id)]
 
@@ -88,7 +88,7 @@ class Reading:
         Raises:
             UnknownRun: there is none of that id.
         """
-        from synergymesh.engine.views import run_view, task_views
+        from synergymesh.engine.observability.views import run_view, task_views
 
         record, definition, tasks, attempts = await self._rows_of(run_id)
         return run_view(record, tasks=task_views(definition, tasks, attempts))
@@ -107,7 +107,7 @@ class Reading:
         Raises:
             UnknownRun: there is none of that id.
         """
-        from synergymesh.engine.timelines import timeline_of
+        from synergymesh.engine.observability.timelines import timeline_of
         from synergymesh.ports.clock import SystemClock
 
         record, definition, tasks, attempts = await self._rows_of(run_id)
@@ -116,7 +116,7 @@ class Reading:
     async def _rows_of(
         self, run_id: str
     ) -> tuple[RunRecord, WorkflowDefinition, list[TaskRecord], list[AttemptRecord]]:
-        from synergymesh.domain.definition import WorkflowDefinition
+        from synergymesh.domain.workflow.definition import WorkflowDefinition
 
         if run_id == LAST:
             newest = await self._reader.list_runs(tenant_id=None, limit=1)
@@ -147,7 +147,7 @@ class Reading:
         cursor: str | None,
     ) -> list[DeadLetter]:
         """Give the tasks that failed for good and that nobody has seen to, of the newest runs first."""
-        from synergymesh.engine.dead_letter_views import list_from
+        from synergymesh.engine.control.dead_letter_views import list_from
 
         return await list_from(
             self._reader,
@@ -161,7 +161,7 @@ class Reading:
 
     async def paused_workflows(self) -> list[PausedWorkflow]:
         """Give the workflows that are paused."""
-        from synergymesh.engine.pausing import paused_workflow_view
+        from synergymesh.engine.control.pausing import paused_workflow_view
 
         return [paused_workflow_view(x.workflow, x.tenant_id, x.paused_at) for x in await self._reader.list_pauses()]
 
@@ -171,7 +171,7 @@ class Reading:
         Raises:
             UnknownDeadLetter: there is none of that id.
         """
-        from synergymesh.engine.dead_letter_views import find, look_into
+        from synergymesh.engine.control.dead_letter_views import find, look_into
 
         return await look_into(self._reader, await find(self._reader, dead_letter_id, None))
 
@@ -181,7 +181,7 @@ class Reading:
         Raises:
             UnknownRun: there is none of that id.
         """
-        from synergymesh.engine.views import log_views
+        from synergymesh.engine.observability.views import log_views
 
         found = await self.run(run_id)
         return log_views(await self._reader.list_outputs(found.id, task_id, None))

@@ -14,7 +14,7 @@ from synergymesh.domain.states import ExecutionStatus
 
 if TYPE_CHECKING:
     from synergymesh.cli.executing import Execution
-    from synergymesh.engine.views import Run
+    from synergymesh.engine.observability.views import Run
 
 GOOD = (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL)
 

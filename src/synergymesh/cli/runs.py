@@ -13,7 +13,7 @@ from synergymesh.cli.traces import show_trace
 from synergymesh.domain.states import ExecutionStatus
 
 if TYPE_CHECKING:
-    from synergymesh.engine.views import Run, RunTask
+    from synergymesh.engine.observability.views import Run, RunTask
 
 RUNS_MAX = 1_000
 

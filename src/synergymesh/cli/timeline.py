@@ -13,7 +13,7 @@ from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from synergymesh.domain.timeline import Timeline
+    from synergymesh.domain.observability.timeline import Timeline
 
 PICTURES = (".svg", ".html")
 STEPS_SHOWN_MAX = 30

@@ -27,11 +27,11 @@ from synergymesh.cli.tenants import (
 from synergymesh.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from synergymesh.domain.limits import Capacity
+    from synergymesh.domain.scheduling.limits import Capacity
     from synergymesh.domain.simulation import TenantOutcome
     from synergymesh.domain.tenants import Tenant, TierPlan
-    from synergymesh.engine.recordings import Workload
-    from synergymesh.engine.what_if import TenantChange, WhatIf
+    from synergymesh.engine.replay.recordings import Workload
+    from synergymesh.engine.replay.what_if import TenantChange, WhatIf
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -77,7 +77,7 @@ def what_if(
     as_json: JsonOption = False,
 ) -> None:
     """Replay runs under another tier, quota, weight or capacity, and show how they fare beside today."""
-    from synergymesh.engine.what_if import Question
+    from synergymesh.engine.replay.what_if import Question
 
     begin, end = _span(last, since, until)
     limits = limits_said(context)
@@ -110,7 +110,7 @@ async def _read(
     from synergymesh.cli.administration import reach
     from synergymesh.cli.reading import need_tenant, reading
     from synergymesh.domain.instants import from_datetime
-    from synergymesh.engine.recordings import Recordings, parse_workload
+    from synergymesh.engine.replay.recordings import Recordings, parse_workload
     from synergymesh.local.verbs import OVERVIEW
     from synergymesh.settings import read_settings
     from synergymesh.store.sqlite import SqliteReader
@@ -158,7 +158,7 @@ def _changes(
 ) -> dict[str, TenantChange]:
     from synergymesh.cli.reading import need_tenant
     from synergymesh.domain.tenants import check_tier
-    from synergymesh.engine.what_if import TenantChange
+    from synergymesh.engine.replay.what_if import TenantChange
 
     tenant = need_tenant(tenants, name)
     quota = None
@@ -183,7 +183,7 @@ def _capacity(now: Capacity, slots: int | None, memory: int | None, cpus: float 
 
 def _span(last: str | None, since: str | None, until: str | None) -> tuple[datetime, datetime]:
     """Give the span that is to be replayed."""
-    from synergymesh.engine.what_if import SPAN_DEFAULT, check_span
+    from synergymesh.engine.replay.what_if import SPAN_DEFAULT, check_span
 
     if last is not None and since is not None:
         raise InvalidRequest("say --last or --since, not both.", field="last")

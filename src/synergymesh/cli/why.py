@@ -15,9 +15,9 @@ from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import TenantStatus
 
 if TYPE_CHECKING:
-    from synergymesh.domain.explain import Blocker, Reason
-    from synergymesh.engine.explaining import RunExplanation, TaskExplanation
-    from synergymesh.engine.views import Run
+    from synergymesh.domain.scheduling.explain import Blocker, Reason
+    from synergymesh.engine.observability.explaining import RunExplanation, TaskExplanation
+    from synergymesh.engine.observability.views import Run
 
 TASKS_SHOWN_MAX = 20
 """Waiting tasks in the table; `--json` has all that the scheduler explains."""

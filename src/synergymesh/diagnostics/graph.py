@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synergymesh.diagnostics.findings import Finding, note, ok, wrong
-from synergymesh.domain.recommendations import RecommendationKind
+from synergymesh.domain.graphs.recommendations import RecommendationKind
 from synergymesh.errors import (
     CircularDependency,
     DuplicateComponent,

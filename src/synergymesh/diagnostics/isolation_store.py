@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from synergymesh.diagnostics.isolation_verbs import verbs_of
-from synergymesh.domain.breaker import BreakerState
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.changes import (
     AttemptFailed,

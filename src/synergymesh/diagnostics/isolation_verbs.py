@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.engine.what_if import TenantChange
+from synergymesh.engine.replay.what_if import TenantChange
 from synergymesh.errors import NotFound, RunFailed
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.ports.task_context import current_task

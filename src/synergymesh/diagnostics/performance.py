@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from synergymesh.diagnostics.commits import CommitTimes
-from synergymesh.domain.graph import Graph
-from synergymesh.domain.recommendations import duration
+from synergymesh.domain.graphs.graph import Graph
+from synergymesh.domain.graphs.recommendations import duration
+from synergymesh.domain.observability.timeline import Phase, Timeline
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.timeline import Phase, Timeline
 
 SLOWEST = 10
 """Components that are named."""

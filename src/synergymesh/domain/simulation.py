@@ -7,12 +7,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from synergymesh.domain.explain import Reason
-from synergymesh.domain.grants import Grant
 from synergymesh.domain.instants import Instant
-from synergymesh.domain.limits import Capacity, CohortShare, Limits, Request, SubmissionRate
-from synergymesh.domain.scheduler import Scheduler
-from synergymesh.domain.tenant_queue import NO_REQUEST
+from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.domain.scheduling.grants import Grant
+from synergymesh.domain.scheduling.limits import Capacity, CohortShare, Limits, Request, SubmissionRate
+from synergymesh.domain.scheduling.scheduler import Scheduler
+from synergymesh.domain.scheduling.tenant_queue import NO_REQUEST
 
 MILLION = 1_000_000
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from synergymesh.domain.audit_retention import AUDIT_DAYS_DEFAULT, AUDIT_SENSITIVE_DAYS_DEFAULT
-from synergymesh.domain.breaker_rules import BreakerRule
-from synergymesh.domain.limits import CohortShare
+from synergymesh.domain.audit.retention import AUDIT_DAYS_DEFAULT, AUDIT_SENSITIVE_DAYS_DEFAULT
+from synergymesh.domain.fault_tolerance.breaker_rules import BreakerRule
+from synergymesh.domain.fault_tolerance.retry_rules import RetryRule
 from synergymesh.domain.quota import ResourceQuota
-from synergymesh.domain.retry_rules import RetryRule
+from synergymesh.domain.scheduling.limits import CohortShare
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import InvalidRequest
 

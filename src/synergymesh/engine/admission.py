@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from synergymesh.domain.instants import SECOND, Instant
-from synergymesh.domain.limits import SubmissionRate
-from synergymesh.domain.plan import Plan
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.limits import SubmissionRate
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.tenants import Tenant
+from synergymesh.domain.workflow.plan import Plan
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun

@@ -9,14 +9,14 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
-from synergymesh.domain.grants import Grant
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Interrupted, Outcome, TimedOut, TimeLimit
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.retry import Cancelled, Interrupted, Outcome, TimedOut, TimeLimit
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.grants import Grant
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.engine.committer import Answer
-from synergymesh.engine.deadlines import Deadlines
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.timing.deadlines import Deadlines
 from synergymesh.logs import Log
 from synergymesh.ports.changes import TaskStarted
 from synergymesh.ports.clock import Clock

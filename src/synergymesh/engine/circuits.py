@@ -8,8 +8,8 @@ from random import Random
 import msgspec
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.breaker import Breaker, BreakerPolicy, BreakerState
-from synergymesh.domain.breaker_rules import (
+from synergymesh.domain.fault_tolerance.breaker import Breaker, BreakerPolicy, BreakerState
+from synergymesh.domain.fault_tolerance.breaker_rules import (
     BreakerRule,
     CircuitKey,
     change_breaker_rules,
@@ -17,17 +17,25 @@ from synergymesh.domain.breaker_rules import (
     policy_for,
     shown,
 )
+from synergymesh.domain.fault_tolerance.retry import (
+    Outcome,
+    Raised,
+    RetryPolicy,
+    Succeeded,
+    TimedOut,
+    TimeLimit,
+    timeout_error,
+)
+from synergymesh.domain.fault_tolerance.retry_budget import RetryBudget
 from synergymesh.domain.instants import Instant
-from synergymesh.domain.retry import Outcome, Raised, RetryPolicy, Succeeded, TimedOut, TimeLimit, timeout_error
-from synergymesh.domain.retry_budget import RetryBudget
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Answer, Committer
-from synergymesh.engine.deadlines import Deadline, Deadlines
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.tenants import Tenants
+from synergymesh.engine.timing.deadlines import Deadline, Deadlines
 from synergymesh.errors import InvalidRequest, UnknownBreaker, UnknownTenant
 from synergymesh.logs import Log
 from synergymesh.ports.changes import BreakerChanged

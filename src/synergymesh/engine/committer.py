@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 
-from synergymesh.domain.tallies import Durations
+from synergymesh.domain.observability.tallies import Durations
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.logs import Log
 from synergymesh.ports.changes import Unit

@@ -15,15 +15,15 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any
 
-from synergymesh.domain.definition import Component, Dependency, WorkflowDefinition
+from synergymesh.domain.fault_tolerance.retry import ErrorInfo, RetryPolicy
 from synergymesh.domain.instants import to_datetime
-from synergymesh.domain.retry import ErrorInfo, RetryPolicy
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.templates import Template
 from synergymesh.domain.tenants import Tenant
+from synergymesh.domain.workflow.definition import Component, Dependency, WorkflowDefinition
+from synergymesh.domain.workflow.templates import Template
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
-from synergymesh.engine.control import Control
+from synergymesh.engine.control.cancellation import Control
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns

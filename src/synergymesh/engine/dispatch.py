@@ -8,12 +8,12 @@ from contextvars import copy_context
 from time import perf_counter_ns
 
 from synergymesh.domain.instants import SECOND, Instant
-from synergymesh.domain.limits import Reservation
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.limits import Reservation
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.neighbours import Neighbours
+from synergymesh.engine.observability.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.versions import Version
 from synergymesh.ports.changes import HourReserved

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.instants import Instant
-from synergymesh.domain.limits import MINUTE
+from synergymesh.domain.scheduling.limits import MINUTE
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.errors import Denied

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from synergymesh.domain.grants import Grant
+from synergymesh.domain.fault_tolerance.retry import ErrorInfo, Outcome, TimedOut
+from synergymesh.domain.fault_tolerance.tries import NO_TRIES, Cause, Tries
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
-from synergymesh.domain.retry import ErrorInfo, Outcome, TimedOut
-from synergymesh.domain.run_state import PENDING, RETRYING, RUNNING, RunState
+from synergymesh.domain.scheduling.grants import Grant
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tries import NO_TRIES, Cause, Tries
-from synergymesh.engine.deadlines import Deadline
-from synergymesh.engine.events import RunEvent, error_of
-from synergymesh.engine.run_limits import RunLimits
+from synergymesh.domain.workflow.run_state import PENDING, RETRYING, RUNNING, RunState
+from synergymesh.engine.observability.events import RunEvent, error_of
+from synergymesh.engine.timing.deadlines import Deadline
+from synergymesh.engine.timing.run_limits import RunLimits
 from synergymesh.engine.versions import Version
 from synergymesh.ports.changes import Change, RunFinished
 from synergymesh.ports.executor import Executor

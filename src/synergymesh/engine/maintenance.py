@@ -6,15 +6,15 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable
 
-from synergymesh.domain.limits import MINUTE, WINDOW_MINUTES
-from synergymesh.domain.scheduler import Scheduler
-from synergymesh.engine.alerts import LOOK_SECONDS, Alerts
+from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.neighbours import Neighbours
-from synergymesh.engine.statistics import HOUR, Statistics
+from synergymesh.engine.observability.alerts import LOOK_SECONDS, Alerts
+from synergymesh.engine.observability.neighbours import Neighbours
+from synergymesh.engine.observability.statistics import HOUR, Statistics
 from synergymesh.errors import StoreError
 from synergymesh.logs import Log
 from synergymesh.ports.changes import EstimateLearnt

@@ -12,10 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.captured import CapturedOutput
-from synergymesh.domain.instants import Instant, to_datetime
-from synergymesh.domain.payload import decode, encode
-from synergymesh.domain.retry import (
+from synergymesh.domain.fault_tolerance.retry import (
     FULL_TRACEBACKS_MAX,
     ErrorInfo,
     Outcome,
@@ -26,14 +23,17 @@ from synergymesh.domain.retry import (
     describe,
     shorten,
 )
-from synergymesh.domain.run_state import CANCELLED, PENDING, RETRYING, RUNNING, SUCCESS
+from synergymesh.domain.fault_tolerance.tries import Cause, cause_of
+from synergymesh.domain.instants import Instant, to_datetime
+from synergymesh.domain.observability.captured import CapturedOutput
+from synergymesh.domain.payload import decode, encode
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tries import Cause, cause_of
-from synergymesh.engine.backlog import Backlog
+from synergymesh.domain.workflow.run_state import CANCELLED, PENDING, RETRYING, RUNNING, SUCCESS
+from synergymesh.engine.backlog.open_tasks import Backlog
 from synergymesh.engine.committer import Answer, Committer
-from synergymesh.engine.events import RunEvent
-from synergymesh.engine.followers import Followers
 from synergymesh.engine.live import Attempt, LiveRun
+from synergymesh.engine.observability.events import RunEvent
+from synergymesh.engine.observability.followers import Followers
 from synergymesh.errors import InvalidPayload, StoreError, UnknownRun
 from synergymesh.logs import Log
 from synergymesh.ports.changes import (

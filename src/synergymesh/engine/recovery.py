@@ -6,18 +6,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
+from synergymesh.domain.fault_tolerance.retry import ErrorInfo
+from synergymesh.domain.fault_tolerance.tries import cause_of
 from synergymesh.domain.instants import Instant
-from synergymesh.domain.retry import ErrorInfo
-from synergymesh.domain.run_state import RUNNING
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tries import cause_of
+from synergymesh.domain.workflow.run_state import RUNNING
+from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.dispatch import Dispatcher
-from synergymesh.engine.events import error_of
 from synergymesh.engine.live import SETTLED_BY_AN_ATTEMPT, LiveRun
+from synergymesh.engine.observability.events import error_of
 from synergymesh.engine.open_runs import OpenRuns, encode_json
-from synergymesh.engine.time_limits import TimeLimits
+from synergymesh.engine.timing.time_limits import TimeLimits
 from synergymesh.engine.versions import Version, Versions
-from synergymesh.engine.window import Window
 from synergymesh.logs import Log
 from synergymesh.ports.changes import TaskFinished
 from synergymesh.ports.clock import Clock

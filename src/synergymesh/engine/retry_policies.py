@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from synergymesh.domain.retry import RetryPolicy
-from synergymesh.domain.retry_rules import RetryRules, change_rules, check_place
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
+from synergymesh.domain.fault_tolerance.retry_rules import RetryRules, change_rules, check_place
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import LiveRun

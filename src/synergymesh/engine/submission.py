@@ -14,20 +14,20 @@ import msgspec
 from synergymesh.config import IDENTIFIER_MAX
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.payload import encode
-from synergymesh.domain.tenant_queue import level_of
+from synergymesh.domain.scheduling.tenant_queue import level_of
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
+from synergymesh.engine.backlog.doubts import Doubts
+from synergymesh.engine.backlog.waiting import live_run
+from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
-from synergymesh.engine.doubts import Doubts
 from synergymesh.engine.live import SETTLED_BY_AN_ATTEMPT, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
-from synergymesh.engine.time_limits import start_by
+from synergymesh.engine.timing.time_limits import start_by
 from synergymesh.engine.versions import Version, Versions
-from synergymesh.engine.waiting import live_run
-from synergymesh.engine.window import Window
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
 from synergymesh.ports.changes import CancelRequested, Change, RunCreated, RunLinked, RunStarted, TaskFinished
 from synergymesh.ports.clock import Clock

@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 
-from synergymesh.domain.limits import MINUTE, WINDOW_MINUTES, Capacity, CohortShare, Limits, limits_of
 from synergymesh.domain.quota import ResourceQuota
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES, Capacity, CohortShare, Limits, limits_of
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantPolicy, TierPlan, check_tenant_name, check_tier
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import LiveRun
-from synergymesh.engine.views import tenant_view
+from synergymesh.engine.observability.views import tenant_view
 from synergymesh.errors import InvalidRequest, StoreError, TenantNotActive, UnknownTenant
 from synergymesh.ports.changes import Change, TenantCreated, TenantPlanChanged, TenantStatusChanged
 from synergymesh.ports.clock import Clock

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from synergymesh.config import PAYLOAD_BYTES_MAX
-from synergymesh.domain.definition import WorkflowDefinition
-from synergymesh.domain.limits import Request
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.payload import encode
-from synergymesh.domain.plan import Plan
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.scheduling.limits import Request
+from synergymesh.domain.workflow.definition import WorkflowDefinition
+from synergymesh.domain.workflow.plan import Plan
 from synergymesh.errors import StoreCorrupt, SynergyMeshError
 from synergymesh.ports.changes import WorkflowStored
 from synergymesh.ports.store import Store

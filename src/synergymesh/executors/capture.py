@@ -8,7 +8,7 @@ import threading
 from time import time_ns
 from typing import Any, TextIO
 
-from synergymesh.domain.captured import CapturedOutput
+from synergymesh.domain.observability.captured import CapturedOutput
 from synergymesh.ports.task_context import running_task
 
 OURS = "synergymesh."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from inspect import CORO_CREATED, getcoroutinestate
 
-from synergymesh.domain.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded, describe
 from synergymesh.executors import capture
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import enter_task

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-from synergymesh.domain.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded, describe
 from synergymesh.executors import capture
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import enter_task

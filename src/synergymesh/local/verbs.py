@@ -17,19 +17,19 @@ import msgspec
 from synergymesh.audit.auditing import AuditKey
 from synergymesh.audit.entries import AuditEntries
 from synergymesh.audit.exporting import AuditExport
-from synergymesh.domain.limits import CohortShare
-from synergymesh.domain.neighbours import Neighbour
+from synergymesh.domain.observability.service_levels import ServiceLevel
 from synergymesh.domain.quota import ResourceQuota
-from synergymesh.domain.service_levels import ServiceLevel
+from synergymesh.domain.scheduling.limits import CohortShare
+from synergymesh.domain.scheduling.neighbours import Neighbour
 from synergymesh.domain.tenants import Tenant
-from synergymesh.engine.dead_letter_views import DeadLetter
-from synergymesh.engine.dead_letters import Redriven
-from synergymesh.engine.explaining import RunExplanation
+from synergymesh.engine.control.dead_letter_views import DeadLetter
+from synergymesh.engine.control.dead_letters import Redriven
+from synergymesh.engine.control.pausing import PausedWorkflow
 from synergymesh.engine.housekeeping import Pruned
-from synergymesh.engine.monitoring import TenantHealth
-from synergymesh.engine.overview import Overview
-from synergymesh.engine.pausing import PausedWorkflow
-from synergymesh.engine.views import LogLine
+from synergymesh.engine.observability.explaining import RunExplanation
+from synergymesh.engine.observability.monitoring import TenantHealth
+from synergymesh.engine.observability.overview import Overview
+from synergymesh.engine.observability.views import LogLine
 from synergymesh.ports.audit_keeping import HoldRecord
 
 AnswerT = TypeVar("AnswerT")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.instants import Instant
 
 AUDIT_PAGE_MAX = 10_000

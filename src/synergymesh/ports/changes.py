@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit_actions import Action, Outcome
-from synergymesh.domain.breaker import BreakerState
+from synergymesh.domain.audit.actions import Action, Outcome
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from synergymesh.domain.retry import Outcome
+from synergymesh.domain.fault_tolerance.retry import Outcome
 from synergymesh.ports.task_context import TaskContext
 
 

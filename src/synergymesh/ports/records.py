@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from synergymesh.domain.breaker import BreakerState
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any
 
-from synergymesh.domain.captured import CapturedOutput
+from synergymesh.domain.observability.captured import CapturedOutput
 from synergymesh.errors import InvalidRequest, NotRunning
 from synergymesh.logs import Log
 

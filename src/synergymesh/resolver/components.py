@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from synergymesh.config import IDENTIFIER_MAX
-from synergymesh.domain.graph import checked_component_ids, checked_weights
+from synergymesh.domain.graphs.graph import checked_component_ids, checked_weights
 from synergymesh.errors import InvalidRequest
 
 PRIORITY_MAX = 2**31 - 1

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from synergymesh.domain.analysis import (
+from synergymesh.domain.graphs.analysis import (
     ExecutionPhase,
     Parallelization,
     Plan,
@@ -21,13 +21,13 @@ from synergymesh.domain.analysis import (
     slack_of,
     statistics,
 )
-from synergymesh.domain.graph import (
+from synergymesh.domain.graphs.graph import (
     Graph,
     checked_component_id,
     checked_weight,
 )
-from synergymesh.domain.graph_order import GrowingGraph, reach
-from synergymesh.domain.recommendations import Recommendation, recommend
+from synergymesh.domain.graphs.graph_order import GrowingGraph, reach
+from synergymesh.domain.graphs.recommendations import Recommendation, recommend
 from synergymesh.errors import GraphTooLarge, InvalidRequest
 from synergymesh.resolver import formats, picture
 from synergymesh.resolver.components import (
@@ -43,7 +43,7 @@ from synergymesh.resolver.components import (
 from synergymesh.resolver.views import View
 
 if TYPE_CHECKING:
-    from synergymesh.domain.definition import WorkflowDefinition
+    from synergymesh.domain.workflow.definition import WorkflowDefinition
 
 RESOLVER_COMPONENTS_MAX = 10_000_000
 RESOLVER_DEPENDENCIES_MAX = 10_000_000

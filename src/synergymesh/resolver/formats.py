@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from synergymesh.domain.graph import Graph
-from synergymesh.domain.graph_order import GrowingGraph
+from synergymesh.domain.graphs.graph import Graph
+from synergymesh.domain.graphs.graph_order import GrowingGraph
 from synergymesh.errors import InvalidRequest
 
 FORMAT = "synergymesh-graph"

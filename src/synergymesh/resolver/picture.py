@@ -12,8 +12,8 @@ from html import escape
 from itertools import accumulate, pairwise
 from math import fsum
 
-from synergymesh.domain.graph import Graph
-from synergymesh.domain.recommendations import duration
+from synergymesh.domain.graphs.graph import Graph
+from synergymesh.domain.graphs.recommendations import duration
 from synergymesh.errors import GraphTooLarge
 
 PICTURE_COMPONENTS_MAX = 2_000

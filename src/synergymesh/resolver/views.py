@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from synergymesh.domain.graph_order import GrowingGraph
+from synergymesh.domain.graphs.graph_order import GrowingGraph
 
 V = TypeVar("V")
 

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.records import PrunablePage, Pruned
-from synergymesh.store.audit_writes import Trail
-from synergymesh.store.audited import runs_pruned
+from synergymesh.store.audit.entries import runs_pruned
+from synergymesh.store.audit.writes import Trail
 from synergymesh.store.schema import CHILDREN_OF_RUNS, FINAL_RUN_STATUSES, runs
 from synergymesh.store.statements import compile_query, delete_rows, has_status
 from synergymesh.store.transactions import transaction_without_waiting

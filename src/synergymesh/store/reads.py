@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from synergymesh.domain.breaker import BreakerState
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.records import (
     AttemptRecord,

@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 
 from synergymesh.domain.actors import ENGINE
-from synergymesh.domain.audit_actions import ROUTINE
-from synergymesh.domain.breaker import BreakerState
+from synergymesh.domain.audit.actions import ROUTINE
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.states import (
     ATTEMPT_STATUSES,
     FINAL,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
@@ -34,18 +34,8 @@ from synergymesh.ports.records import (
     WaitingRecord,
     WorkflowRecord,
 )
-from synergymesh.store import (
-    audit_reads,
-    backlog_reads,
-    dead_letters,
-    pauses,
-    pruning,
-    reads,
-    space,
-    statistics,
-    upkeep,
-    writes,
-)
+from synergymesh.store import backlog_reads, dead_letters, pauses, pruning, reads, space, statistics, upkeep, writes
+from synergymesh.store.audit import reads as audit_reads
 from synergymesh.store.database_thread import DatabaseThread
 from synergymesh.store.sqlite_audit import AuditKeepingReads, AuditKeepingWrites
 from synergymesh.store.sqlite_errors import translate

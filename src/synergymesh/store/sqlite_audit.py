@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord
 from synergymesh.ports.changes import Noted
-from synergymesh.store import audit_keeping, audit_scan
+from synergymesh.store.audit import keeping as audit_keeping
+from synergymesh.store.audit import scan as audit_scan
 from synergymesh.store.sqlite_errors import translate
 from synergymesh.store.sqlite_files import open_reader
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreLocked, StoreUnavailable
 from synergymesh.store import space
-from synergymesh.store.chain_ends import Writer
+from synergymesh.store.audit.chain_ends import Writer
 from synergymesh.store.migration import check_is_head, get_revision, upgrade
 
 Synchronous = Literal["full", "normal"]

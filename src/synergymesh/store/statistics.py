@@ -9,8 +9,8 @@ from operator import itemgetter
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from synergymesh.domain.observability.tallies import Measure
 from synergymesh.domain.states import TenantStatus
-from synergymesh.domain.tallies import Measure
 from synergymesh.ports.records import StatisticRecord
 from synergymesh.store.reads import Query
 from synergymesh.store.schema import statistics, tenants

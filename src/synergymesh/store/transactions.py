@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-from synergymesh.store.chain_ends import forget_ends
+from synergymesh.store.audit.chain_ends import forget_ends
 
 
 @contextlib.contextmanager

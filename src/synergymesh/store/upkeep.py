@@ -13,8 +13,8 @@ from synergymesh.domain.actors import Actor
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.records import RESTORE_STEP, Incarnation
-from synergymesh.store.audit_writes import Trail
-from synergymesh.store.audited import mesh_restored, mesh_started, mesh_stopped, task_crashed, tenant_purged
+from synergymesh.store.audit.entries import mesh_restored, mesh_started, mesh_stopped, task_crashed, tenant_purged
+from synergymesh.store.audit.writes import Trail
 from synergymesh.store.schema import (
     CHILDREN_OF_RUNS,
     breakers,

@@ -54,8 +54,8 @@ from synergymesh.ports.changes import (
 )
 from synergymesh.ports.records import COMMITTED, CommitResult, Committed, Refused
 from synergymesh.store import statements as sql
-from synergymesh.store.audit_writes import Trail
-from synergymesh.store.chain_ends import forget_ends
+from synergymesh.store.audit.chain_ends import forget_ends
+from synergymesh.store.audit.writes import Trail
 from synergymesh.store.pauses import pause_workflow, resume_workflow
 from synergymesh.store.reads import find_runs
 from synergymesh.store.schema import runs, tenants, workflows

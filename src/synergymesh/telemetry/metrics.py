@@ -18,9 +18,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from synergymesh.domain.histogram import bounds_of
-from synergymesh.domain.tallies import Durations, Measure, Tally
-from synergymesh.engine.monitoring import MeshFigures, TenantFigures
+from synergymesh.domain.observability.histogram import bounds_of
+from synergymesh.domain.observability.tallies import Durations, Measure, Tally
+from synergymesh.engine.observability.monitoring import MeshFigures, TenantFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

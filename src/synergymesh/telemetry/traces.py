@@ -26,13 +26,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from synergymesh.domain.fault_tolerance.retry import ErrorInfo, Verdict
+from synergymesh.domain.fault_tolerance.tries import Cause, cause_of
 from synergymesh.domain.instants import Instant
-from synergymesh.domain.retry import ErrorInfo, Verdict
+from synergymesh.domain.observability.trace_context import TraceParent, read_traceparent
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.trace_context import TraceParent, read_traceparent
-from synergymesh.domain.tries import Cause, cause_of
 from synergymesh.engine.live import Attempt, LiveRun
-from synergymesh.engine.views import errors_of, summary
+from synergymesh.engine.observability.views import errors_of, summary
 from synergymesh.logs import Log
 from synergymesh.ports.changes import RunFinished, TaskFinished
 from synergymesh.ports.clock import Clock

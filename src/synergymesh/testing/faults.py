@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from synergymesh.domain.retry import Outcome
+from synergymesh.domain.fault_tolerance.retry import Outcome
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import StoreError
 from synergymesh.ports.changes import RunCreated, RunFinished, TaskFinished, TaskStarted, Unit

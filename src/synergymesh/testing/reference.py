@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from synergymesh.domain.definition import Component, Dependency, WorkflowDefinition
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.templates import NodeRef
+from synergymesh.domain.workflow.definition import Component, Dependency, WorkflowDefinition
+from synergymesh.domain.workflow.templates import NodeRef
 
 _S = ExecutionStatus
 

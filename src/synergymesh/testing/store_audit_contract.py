@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit import MESH, canonical, chain_hash, genesis_hash, payload_hash
-from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.audit.actions import Action, Outcome
+from synergymesh.domain.audit.forms import MESH, canonical, chain_hash, genesis_hash, payload_hash
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.audit import AUDIT_PAGE_MAX, AuditEntryRecord
 from synergymesh.ports.changes import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from synergymesh.domain.audit import MESH, Gap, Tombstone, genesis_hash
-from synergymesh.domain.audit_actions import Action, Outcome
+from synergymesh.domain.audit.actions import Action, Outcome
+from synergymesh.domain.audit.forms import MESH, Gap, Tombstone, genesis_hash
 from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord
 from synergymesh.ports.changes import Noted
 from synergymesh.ports.store import Store

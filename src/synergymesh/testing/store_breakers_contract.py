@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from synergymesh.domain.breaker import BreakerState
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.states import TenantStatus
 from synergymesh.ports.changes import BreakerChanged, TenantStatusChanged, Unit
 from synergymesh.ports.records import BreakerRecord, Committed, Refused

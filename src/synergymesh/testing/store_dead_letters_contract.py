@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synergymesh.domain.audit_actions import Action
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.states import TenantStatus
 from synergymesh.ports.changes import DeadLetterDiscarded, RunLinked, TenantStatusChanged, Unit
 from synergymesh.ports.records import Committed, DeadLetterRecord, Refused

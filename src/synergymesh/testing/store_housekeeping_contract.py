@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from synergymesh.domain.audit_actions import Action
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.states import TenantStatus
 from synergymesh.ports.changes import RunStarted, TenantStatusChanged
 from synergymesh.ports.records import Committed

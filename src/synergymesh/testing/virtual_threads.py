@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 
-from synergymesh.domain.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded, describe
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import TaskContext, enter_task
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
-from synergymesh.domain.recommendations import duration
-from synergymesh.domain.timeline import Lane, Phase, Span, Timeline
+from synergymesh.domain.graphs.recommendations import duration
+from synergymesh.domain.observability.timeline import Lane, Phase, Span, Timeline
 from synergymesh.timeline import drawing
 
 BINS = 496

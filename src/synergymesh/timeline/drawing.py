@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from synergymesh.domain.recommendations import duration
+from synergymesh.domain.graphs.recommendations import duration
+from synergymesh.domain.observability.timeline import Phase, Span, Timeline
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.timeline import Phase, Span, Timeline
 
 WIDTH = 1_240.0
 LEFT = 232.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from synergymesh.domain.recommendations import duration
-from synergymesh.domain.timeline import WAITS, Lane, Phase, Timeline
+from synergymesh.domain.graphs.recommendations import duration
+from synergymesh.domain.observability.timeline import WAITS, Lane, Phase, Timeline
 from synergymesh.timeline import drawing
 from synergymesh.timeline.picture import timeline_svg
 

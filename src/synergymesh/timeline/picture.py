@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from synergymesh.domain.recommendations import duration
-from synergymesh.domain.timeline import Lane, Phase, Span, Timeline
+from synergymesh.domain.graphs.recommendations import duration
+from synergymesh.domain.observability.timeline import Lane, Phase, Span, Timeline
 from synergymesh.timeline import drawing
 from synergymesh.timeline.condensed import draw_condensed
 

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from synergymesh.domain.definition import UNDO, Component, Dependency
-from synergymesh.domain.templates import NodeRef, Template, build, references
+from synergymesh.domain.workflow.definition import UNDO, Component, Dependency
+from synergymesh.domain.workflow.templates import NodeRef, Template, build, references
 from synergymesh.errors import InvalidWorkflow
 
 if TYPE_CHECKING:

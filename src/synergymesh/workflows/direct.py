@@ -8,8 +8,8 @@ from inspect import isawaitable
 from typing import Any
 
 from synergymesh.domain import payload
-from synergymesh.domain.definition import WorkflowDefinition
-from synergymesh.domain.templates import compile_arguments, compile_template
+from synergymesh.domain.workflow.definition import WorkflowDefinition
+from synergymesh.domain.workflow.templates import compile_arguments, compile_template
 from synergymesh.workflows.tasks import Task
 
 Steps = Generator[Callable[[], Any], Any, Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, overload
 
-from synergymesh.domain.definition import Dependency
-from synergymesh.domain.templates import InputRef, NodeRef, Reference
+from synergymesh.domain.workflow.definition import Dependency
+from synergymesh.domain.workflow.templates import InputRef, NodeRef, Reference
 from synergymesh.errors import InvalidWorkflow
 
 

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from synergymesh.domain import templates
-from synergymesh.domain.templates import Template
+from synergymesh.domain.workflow import templates
+from synergymesh.domain.workflow.templates import Template
 from synergymesh.errors import InvalidRequest, InvalidWorkflow
 from synergymesh.workflows.annotations import (
     Converter,

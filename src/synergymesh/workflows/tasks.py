@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from synergymesh.domain.definition import check_identifier
-from synergymesh.domain.task_settings import DEFAULTS, TaskSettings, check_settings
+from synergymesh.domain.workflow.definition import check_identifier
+from synergymesh.domain.workflow.task_settings import DEFAULTS, TaskSettings, check_settings
 from synergymesh.errors import InvalidWorkflow
 from synergymesh.workflows.compensation import check_compensation
 from synergymesh.workflows.signatures import Signature

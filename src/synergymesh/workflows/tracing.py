@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from synergymesh.domain import templates
-from synergymesh.domain.definition import (
+from synergymesh.domain.workflow import templates
+from synergymesh.domain.workflow.definition import (
     UNDO,
     Component,
     Dependency,
@@ -19,8 +19,8 @@ from synergymesh.domain.definition import (
     check_identifier,
     merge_dependencies,
 )
-from synergymesh.domain.task_settings import TaskSettings
-from synergymesh.domain.templates import InputRef, NodeRef, Reference, Template
+from synergymesh.domain.workflow.task_settings import TaskSettings
+from synergymesh.domain.workflow.templates import InputRef, NodeRef, Reference, Template
 from synergymesh.errors import DuplicateComponent, InvalidWorkflow
 from synergymesh.workflows.compensation import make_compensation
 from synergymesh.workflows.nodes import Node, describe, is_required, owner_of, reference_of

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from synergymesh.domain.definition import Dependency
+from synergymesh.domain.workflow.definition import Dependency
 from synergymesh.errors import DuplicateComponent, InvalidRequest, WorkflowFileError
 from synergymesh.workflows.tasks import task
 from synergymesh.workflows.workflow import Workflow

@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 from synergymesh.domain import payload
-from synergymesh.domain.definition import Component, Dependency, Parameter, WorkflowDefinition, check_identifier
-from synergymesh.domain.inputs import check_inputs
-from synergymesh.domain.task_settings import TaskSettings, check_seconds, check_settings
-from synergymesh.domain.templates import InputRef, NodeRef, Template
+from synergymesh.domain.workflow.definition import (
+    Component,
+    Dependency,
+    Parameter,
+    WorkflowDefinition,
+    check_identifier,
+)
+from synergymesh.domain.workflow.inputs import check_inputs
+from synergymesh.domain.workflow.task_settings import TaskSettings, check_seconds, check_settings
+from synergymesh.domain.workflow.templates import InputRef, NodeRef, Template
 from synergymesh.errors import DuplicateComponent, InvalidWorkflow
 from synergymesh.workflows import direct
 from synergymesh.workflows.nodes import Node

@@ -8,7 +8,7 @@ from typing import Any
 
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
-from synergymesh.domain.queue_views import TenantView
+from synergymesh.domain.scheduling.queue_views import TenantView
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.changes import Unit
 from synergymesh.ports.executor import Call

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from synergymesh.domain.definition import Component, WorkflowDefinition
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
 from synergymesh.ports.changes import (
     AttemptFailed,
     Change,

@@ -15,12 +15,13 @@ from unittest import mock
 
 import msgspec
 
-from synergymesh.domain import limits, queue_tree
-from synergymesh.domain.retry import Succeeded
-from synergymesh.domain.scheduler import Scheduler
+from synergymesh.domain.fault_tolerance.retry import Succeeded
+from synergymesh.domain.scheduling import limits, queue_tree
+from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.engine import attempts, committer, dispatch, doubts, live, open_runs, recovery, tenants, window
-from synergymesh.engine.backlog import Backlog
+from synergymesh.engine import attempts, committer, dispatch, live, open_runs, recovery, tenants
+from synergymesh.engine.backlog import doubts, window
+from synergymesh.engine.backlog.open_tasks import Backlog
 from synergymesh.ports import clock
 from synergymesh.ports.changes import HourReserved, RunCreated, TaskFinished
 from synergymesh.ports.records import COMMITTED, Refused

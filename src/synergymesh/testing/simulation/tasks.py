@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from synergymesh.domain.definition import Dependency
-from synergymesh.domain.retry import RetryPolicy
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
+from synergymesh.domain.workflow.definition import Dependency
 from synergymesh.ports.task_context import TaskContext, current_task
 from synergymesh.testing.faults import Fate
 from synergymesh.workflows.nodes import optional, ref

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from synergymesh.domain.instants import SECOND, Instant
-from synergymesh.domain.limits import MINUTE
 from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.scheduling.limits import MINUTE
 from synergymesh.ports.executor import Call
 from synergymesh.testing.simulation.history import History
 

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from synergymesh.assembly import Seams
+from synergymesh.domain.fault_tolerance.retry import Outcome, RetryPolicy
 from synergymesh.domain.quota import ResourceQuota
-from synergymesh.domain.retry import Outcome, RetryPolicy
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant
 from synergymesh.engine.live import Attempt

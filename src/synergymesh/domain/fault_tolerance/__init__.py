@@ -1,0 +1,1 @@
+"""What follows when an attempt fails: retries, circuit breakers, retry budgets."""

@@ -1,0 +1,1 @@
+"""The backlog: which waiting runs are in memory, and how many tasks are open."""

@@ -1,0 +1,105 @@
+"""What people do to runs and tenants while they are under way: cancel, delete."""
+
+from __future__ import annotations
+
+from synergymesh.domain.fault_tolerance.retry import Cancelled
+from synergymesh.domain.scheduling.scheduler import Scheduler
+from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.engine.acting import current_actor
+from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.backlog.window import Window
+from synergymesh.engine.live import LiveRun
+from synergymesh.engine.observability.watching import Watching
+from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.tenants import Tenants
+from synergymesh.errors import TenantHasOpenRuns, UnknownRun
+from synergymesh.ports.store import Store
+
+OPEN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+
+
+class Control:
+    """Cancel runs, delete tenants."""
+
+    def __init__(
+        self,
+        store: Store,
+        tenants: Tenants,
+        runs: OpenRuns,
+        attempts: Attempts,
+        scheduler: Scheduler[LiveRun],
+        watching: Watching,
+        window: Window,
+    ) -> None:
+        self._store = store
+        self._tenants = tenants
+        self._runs = runs
+        self._attempts = attempts
+        self._scheduler = scheduler
+        self._watching = watching
+        self._window = window
+
+    async def cancel_run(self, run_id: str, tenant_id: str | None) -> bool:
+        """Cancel a run; tell whether it was still open.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+        """
+        record = await self._watching.record_of(run_id, tenant_id)
+        if record.status.is_final:
+            return False
+        run = self._runs.get(run_id)
+        if run is not None and run.state.compensating:
+            return False  # it has failed or was cancelled, and what it did is being undone
+        run = run or await self._window.fetch(run_id, tenant_id)
+        if run is None or not run.state.open_tasks:
+            return False  # final, or its end is on its way
+        await self.cancel(run)
+        return True
+
+    async def delete_tenant(self, tenant_id: str, *, force: bool) -> None:
+        """Delete a tenant; with force, cancel its open runs first.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            TenantHasOpenRuns: it has open runs, and force is False.
+            InvalidRequest: it has sub-tenants.
+        """
+        self._tenants.check_childless(tenant_id)
+        # nothing more is accepted while the runs are counted, so that none is acknowledged and then deleted
+        tenant = await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED, asked=False)
+        open_runs = await self._store.count_runs(tenant_id=tenant_id, statuses=OPEN)
+        if open_runs and not force:
+            await self._tenants.set_status(tenant_id, self._tenants.asked_status(tenant_id), asked=False)
+            raise TenantHasOpenRuns(tenant_id, open_runs)
+        for run in self._runs:
+            if run.tenant_id == tenant.tenant_id:
+                await self.cancel(run, abandon=True)
+                await self._watching.end_of(run.run_id, tenant_id)
+        for run_id in self._runs.followers.run_ids():
+            # what waits in the store is deleted with the tenant; only those who follow it have to be told
+            followed = await self._window.fetch(run_id, tenant_id)
+            if followed is not None:
+                await self.cancel(followed, abandon=True)
+        await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
+        self._window.forget(tenant_id)
+        for run in self._runs:
+            if run.tenant_id == tenant.tenant_id:  # submitted while all this was under way
+                self._runs.forget(run)
+                for attempt in (run.running or {}).values():
+                    if attempt.executor is not None:
+                        attempt.executor.stop(attempt)
+        for run_id in self._runs.followers.run_ids():
+            if await self._store.get_run(run_id, None) is None and self._runs.get(run_id) is None:
+                self._runs.followers.release(run_id, UnknownRun(run_id))
+
+    async def cancel(self, run: LiveRun, *, abandon: bool = False) -> None:
+        """Cancel an open run; with `abandon`, without undoing what it did."""
+        again = abandon and not run.abandoned
+        run.abandoned = run.abandoned or abandon
+        if (not run.cancelling or again) and run.state.open_tasks:
+            recorded = self._runs.cancel(run, current_actor())
+            self._scheduler.refresh(run.tenant_id)
+            for attempt in list((run.running or {}).values()):
+                self._attempts.stop(attempt, Cancelled())
+            await recorded

@@ -1,0 +1,1 @@
+"""What if: recorded or declared runs under other limits."""

@@ -1,0 +1,156 @@
+"""How entries get into their chains: numbered, hashed and written in the transaction of their changes.
+
+The thread that writes is the only one that adds to a chain, and it has every entry of its transaction in memory anyway.
+So it chains them there and then: there is nothing that a sealer would have to find, and nothing unsealed after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from synergymesh.domain.audit.forms import chain_hashes, genesis_hash
+from synergymesh.domain.states import TenantStatus
+from synergymesh.errors import StoreCorrupt
+from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
+from synergymesh.store import statements as sql
+from synergymesh.store.audit.chain_ends import End, known_ends
+from synergymesh.store.audit.entries import Entry, entries_of, tenant_deleted
+from synergymesh.store.schema import NOT_A_TASK_DONE, audit_entries, audit_heads, meta
+
+LOG_ID = "audit_log_id"
+
+# In the order of an entry's fields, so that a row is the entry with two values behind it.
+_COLUMNS = [audit_entries.c[name].name for name in (*Entry._fields, "seq", "hash")]
+_INSERT = sql.ManyRows(
+    f"INSERT INTO {audit_entries.name} ({', '.join(_COLUMNS)}) VALUES ",
+    f"({', '.join('?' * len(_COLUMNS))})",
+    " ON CONFLICT (tenant_id, seq) DO NOTHING",
+    _COLUMNS,
+)
+_head = sqlite.insert(audit_heads)
+_SET_HEADS = sql.insert(
+    _head.on_conflict_do_update(
+        index_elements=["tenant_id"], set_={"seq": _head.excluded.seq, "hash": _head.excluded.hash}
+    ),
+    ["tenant_id", "seq", "hash"],
+)
+
+_LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
+# One row, as every row may cost a wait for the interpreter lock.
+_HEADS = sql.compile_query(
+    sa.select(
+        sa.func.json_group_array(
+            sa.func.json_array(audit_heads.c.tenant_id, audit_heads.c.seq, sa.func.hex(audit_heads.c.hash))
+        ),
+        sa.select(meta.c.value).where(meta.c.name == sa.literal_column(f"'{LOG_ID}'")).scalar_subquery(),
+    ).where(audit_heads.c.tenant_id.in_(sa.select(_LIST.c.value)))
+)
+_HEAD = sql.compile_query(
+    sa.select(audit_heads.c.seq, audit_heads.c.hash).where(audit_heads.c.tenant_id == sa.bindparam("tenant_id"))
+)
+_MAKE_LOG_ID = sql.compile_query(sqlite.insert(meta).values(name=sa.bindparam("entry"), value=sa.bindparam("number")))
+_HAS_NOTE = sql.compile_query(
+    sa.select(audit_entries.c.seq)
+    .where(
+        audit_entries.c.tenant_id == sa.bindparam("tenant_id"),
+        audit_entries.c.entity == sa.bindparam("entity"),
+        sa.text(NOT_A_TASK_DONE),
+        audit_entries.c.action == sa.bindparam("note_action"),
+        audit_entries.c.version == sa.bindparam("number"),
+    )
+    .limit(sa.literal_column("1"))
+)
+
+
+def log_id_text(number: int) -> str:
+    """Give the id of a log as the chains and checkpoints name it."""
+    return f"{number:016x}"
+
+
+class Trail:
+    """Gather the entries of a transaction, and chain them at its end."""
+
+    __slots__ = ("_connection", "_entries", "_notes")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._entries: dict[str, list[Entry]] = defaultdict(list)
+        self._notes: set[tuple[str, str, str, int]] = set()
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Take entries, behind those that are here already."""
+        gathered = self._entries
+        for entry in entries:
+            gathered[entry[0]].append(entry)
+
+    def add_changes(self, changes: Sequence[Change]) -> None:
+        """Take the entries of changes of one kind that took effect."""
+        self.add(entries_of(changes))
+
+    def add_tenant_status(self, change: TenantStatusChanged) -> None:
+        """Take the entry of a tenant's new status; that of a deletion names the end of the tenant's own chain."""
+        if change.status is not TenantStatus.DELETED:
+            self.add_changes([change])
+            return
+        self.seal()
+        head = self._connection.execute(_HEAD, {"tenant_id": change.tenant_id}).fetchone()
+        seq, digest = head or (0, b"")
+        self.add([tenant_deleted(change, seq, digest)])
+
+    def note(self, noted: Noted) -> None:
+        """Take a note, unless it was taken before."""
+        key = (noted.tenant_id, noted.action.value, noted.entity, noted.number)
+        if key in self._notes:
+            return
+        self._notes.add(key)
+        arguments = dict(zip(("tenant_id", "note_action", "entity", "number"), key, strict=True))
+        if self._connection.execute(_HAS_NOTE, arguments).fetchone() is None:
+            self.add(entries_of([noted]))
+
+    def seal(self) -> None:
+        """Chain what was gathered, and write it.
+
+        Raises:
+            StoreCorrupt: the end of a chain is not where its head says; nothing can be added to it.
+        """
+        if not self._entries:
+            return
+        connection = self._connection
+        ends = known_ends(connection)
+        unknown = [tenant_id for tenant_id in self._entries if tenant_id not in ends]
+        if unknown:
+            self._read_ends(unknown, ends)
+        rows: list[tuple[object, ...]] = []
+        heads: list[tuple[object, ...]] = []
+        for tenant_id, entries in self._entries.items():
+            seq, head = ends[tenant_id]
+            hashes = chain_hashes(tenant_id, seq + 1, head, [entry[7] for entry in entries])
+            numbers = range(seq + 1, seq + 1 + len(entries))
+            rows += [(*entry, seq, digest) for entry, seq, digest in zip(entries, numbers, hashes, strict=True)]
+            ends[tenant_id] = (numbers[-1], hashes[-1])
+            heads.append((tenant_id, numbers[-1], hashes[-1]))
+        if _INSERT.execute_rows(connection, rows) != len(rows):
+            raise StoreCorrupt(
+                "the audit log has entries behind the end of a chain, so nothing can be added to it. Look into it "
+                "with `synergymesh audit verify`, and restore the database from a backup."
+            )
+        _SET_HEADS.execute_rows(connection, heads)
+        self._entries.clear()
+
+    def _read_ends(self, tenant_ids: list[str], ends: dict[str, End]) -> None:
+        """Add the ends of these chains; those without entries begin with the genesis of this log."""
+        connection = self._connection
+        document, number = connection.execute(_HEADS, {"list": json.dumps(tenant_ids)}).fetchone()
+        if number is None:
+            number = secrets.randbits(63)
+            connection.execute(_MAKE_LOG_ID, {"entry": LOG_ID, "number": number}).close()
+        ends.update((tenant_id, (seq, bytes.fromhex(digest))) for tenant_id, seq, digest in json.loads(document))
+        for tenant_id in tenant_ids:
+            ends.setdefault(tenant_id, (0, genesis_hash(log_id_text(number), tenant_id)))
