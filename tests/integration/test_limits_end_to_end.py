@@ -337,6 +337,18 @@ async def test_sub_tenants_share_their_parents_quota_and_live_on_after_a_restart
         await mesh.delete_tenant(parent)
 
 
+@pytest.mark.parametrize("share", ["half", (1, 2, 3), 0.5])
+async def test_a_share_that_is_none_is_refused_and_the_database_opens_again(
+    open_mesh: Callable[..., Orchestrator], share: Any
+) -> None:
+    async with open_mesh() as mesh:
+        parent = (await mesh.create_tenant("Parent", "enterprise")).tenant_id
+        with pytest.raises(InvalidRequest, match="share must be a CohortShare"):
+            await mesh.create_tenant("Child", "enterprise", parent=parent, share=share)
+    async with open_mesh() as mesh:
+        assert [tenant.tenant_id for tenant in await mesh.list_tenants()] == [parent]
+
+
 # --- configuration --------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,34 @@ def test_the_ceiling_of_a_sub_tenant_is_its_nominal_share_and_what_it_may_borrow
     assert CohortShare(nominal=nominal).ceiling(limits) == (10, 1_000, 9_000)
     assert CohortShare(nominal=nominal, borrowing=Capacity(2, 0, 9_000)).ceiling(limits) == (6, 400, 9_000)
     assert CohortShare(nominal=nominal).guaranteed() == (0, 0, 0)
-    assert CohortShare(nominal=nominal, lending=Capacity(1, 400, 9_999)).guaranteed() == (3, 0, 0)
+    assert CohortShare(nominal=nominal, lending=Capacity(1, 400, 4_000)).guaranteed() == (3, 0, 0)
+
+
+@pytest.mark.parametrize("figure", ["nominal", "borrowing", "lending"])
+@pytest.mark.parametrize("value", [(1, 2), (1, 2, 3), "half", 5])
+def test_a_share_whose_figures_are_no_capacity_is_refused_with_its_name(figure: str, value: Any) -> None:
+    figures = {"nominal": Capacity(1, 1, 1), figure: value}
+    with pytest.raises(InvalidRequest, match=f"share.{figure} must be a Capacity") as caught:
+        CohortShare(**figures)
+    assert caught.value.field == f"share.{figure}"
+
+
+@pytest.mark.parametrize("figure", ["nominal", "borrowing", "lending"])
+@pytest.mark.parametrize("part", ["slots", "memory_mb", "cpu_millis"])
+@pytest.mark.parametrize("value", [-1, QUOTA_FIELD_MAX + 1, 1.5, float("nan"), None, True, "5"])
+def test_a_share_that_makes_no_sense_is_refused_with_its_name(figure: str, part: str, value: Any) -> None:
+    figures = {"nominal": Capacity(1, 1, 1), figure: Capacity(1, 1, 1)._replace(**{part: value})}
+    with pytest.raises(InvalidRequest, match=rf"share.{figure}.{part} must be a whole number") as caught:
+        CohortShare(**figures)
+    assert caught.value.field == f"share.{figure}.{part}"
+
+
+def test_no_more_is_lent_than_there_is_and_something_can_run() -> None:
+    with pytest.raises(InvalidRequest, match=r"share\.lending is a part of share\.nominal"):
+        CohortShare(nominal=Capacity(1, 1, 1), lending=Capacity(1, 2, 1))
+    with pytest.raises(InvalidRequest, match="have no slot together"):
+        CohortShare(nominal=Capacity(0, 5, 5), borrowing=Capacity(0, 5, 5))
+    assert CohortShare(nominal=Capacity(0, 0, 0)).borrowing is None  # it lives on what the others leave
 
 
 # --- submissions per second -------------------------------------------------------------------------------------------

@@ -385,10 +385,15 @@ def test_a_tenant_becomes_a_cohort_while_it_runs_and_its_usage_stays_true() -> N
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_family_keeps_every_limit_and_ends_with_nothing_left(data: st.DataObject) -> None:
-    amounts = st.builds(Capacity, st.integers(0, 4), st.integers(0, 8), st.integers(0, 8))
-    shares = st.none() | st.builds(
-        CohortShare, nominal=amounts, borrowing=st.none() | amounts, lending=st.none() | amounts
-    )
+    @st.composite
+    def some_shares(draw: st.DrawFn) -> CohortShare:
+        nominal = draw(st.builds(Capacity, st.integers(0, 4), st.integers(0, 8), st.integers(0, 8)))
+        least = 0 if nominal.slots else 1
+        borrowing = st.builds(Capacity, st.integers(least, 4), st.integers(0, 8), st.integers(0, 8))
+        lending = st.builds(Capacity, *(st.integers(0, amount) for amount in nominal))
+        return CohortShare(nominal=nominal, borrowing=draw(st.none() | borrowing), lending=draw(st.none() | lending))
+
+    shares = st.none() | some_shares()
     limits = st.builds(
         Limits, max_concurrent=st.integers(1, 4), memory_mb=st.integers(2, 8), cpu_millis=st.integers(2, 8)
     )

@@ -118,6 +118,8 @@ class TenantPolicy:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
                 raise InvalidRequest(f"{name} must be a whole number from 1 to {most:,}, not {value!r}.", field=name)
+        if self.share is not None and not isinstance(self.share, CohortShare):
+            raise InvalidRequest(f"share must be a CohortShare, not {self.share!r}.", field="share")
         days = self.retention_days
         if days is not None and (
             not isinstance(days, int | float) or isinstance(days, bool) or not 0 <= days <= RETENTION_DAYS_MAX

@@ -98,11 +98,32 @@ class CohortShare:
         nominal: what it gets whenever it wants it: within this it goes before those that borrow.
         borrowing: how much more it may take when nobody else wants it; None for up to its own limits.
         lending: how much of `nominal` others may take while it is not used; None for all of it.
+
+    Raises:
+        InvalidRequest: a figure is no `Capacity` of whole numbers from 0 on, more is lent than there is, or what may be
+            used has no slot.
     """
 
     nominal: Capacity
     borrowing: Capacity | None = None
     lending: Capacity | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None or field.name == "nominal":
+                _check_capacity(f"share.{field.name}", value)
+        if self.lending is not None and any(o > n for n, o in zip(self.nominal, self.lending, strict=True)):
+            raise InvalidRequest(
+                f"share.lending is a part of share.nominal, and {self.lending} is more than {self.nominal}.",
+                field="share.lending",
+            )
+        if self.borrowing is not None and self.nominal.slots + self.borrowing.slots < 1:
+            raise InvalidRequest(
+                "share.nominal and share.borrowing have no slot together, so nothing could ever run. Give one of them "
+                "a slot.",
+                field="share.nominal",
+            )
 
     def ceiling(self, limits: Limits) -> Capacity:
         """Give the most that the sub-tenant may use."""
@@ -116,6 +137,17 @@ class CohortShare:
         if self.lending is None:
             return NOTHING
         return Capacity(*(max(0, n - o) for n, o in zip(self.nominal, self.lending, strict=True)))
+
+
+def _check_capacity(name: str, value: object) -> None:
+    if not isinstance(value, Capacity):
+        raise InvalidRequest(f"{name} must be a Capacity(slots, memory_mb, cpu_millis), not {value!r}.", field=name)
+    for part, amount in value._asdict().items():
+        if not isinstance(amount, int) or isinstance(amount, bool) or not 0 <= amount <= QUOTA_FIELD_MAX:
+            raise InvalidRequest(
+                f"{name}.{part} must be a whole number from 0 to {QUOTA_FIELD_MAX:,}, not {amount!r}.",
+                field=f"{name}.{part}",
+            )
 
 
 class SubmissionRate:
