@@ -153,7 +153,11 @@ async def finish(mesh: Orchestrator) -> None:
 
 
 async def until_no_task_is_on_its_last_chance(mesh: Orchestrator) -> None:
-    """Let those tasks end that ran during two deaths: whoever kills the process, the third one is put down to them."""
+    """Let those tasks end that ran during two deaths: whoever kills the process, the third one is put down to them.
+
+    Their verdicts have to be recorded too, as the next start knows nothing else. Whoever kills the process only
+    afterwards, or while no task runs, or when none has run during more than one death, never brings one to three.
+    """
     assert mesh._parts is not None
     while any(  # noqa: ASYNC110 - nothing tells of it, so it is looked for
         run.wants(position) or position in (run.running or ())
@@ -162,6 +166,7 @@ async def until_no_task_is_on_its_last_chance(mesh: Orchestrator) -> None:
         if crashes == CRASHES_MAX - 1
     ):
         await asyncio.sleep(0.001)
+    await mesh._parts.committer.record([])  # it writes in the order in which it is told to: what was judged is recorded
 
 
 async def live(database: str, ready: int, mode: str) -> None:
@@ -179,9 +184,12 @@ async def live(database: str, ready: int, mode: str) -> None:
             )
             tenants.append((await mesh.create_tenant("T", TenantTier.ENTERPRISE, quota=quota)).tenant_id)
             await mesh.set_weight(tenants[-1], 4 ** (len(tenants) - 1))
-        if mode == "submit":
+        assert mesh._parts is not None
+        if mode != "killer":
             await until_no_task_is_on_its_last_chance(mesh)
+        if mode == "submit":
             fate.is_armed = True
+            mesh._parts.maintenance.purge_is_due = True  # once more: the first time may have been before this
         os.write(ready, b"R")
         if mode == "submit":
             await submit_for_ever(mesh, tenants)
