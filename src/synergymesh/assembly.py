@@ -85,6 +85,7 @@ class Parts:
     attempts: Attempts
     dispatcher: Dispatcher
     tenants: Tenants
+    admission: Admission
     retry_policies: RetryPolicies
     circuits: Circuits
     submission: Submission
@@ -172,7 +173,9 @@ def assemble(
     circuits.changed = dispatcher.pump_soon
     runs.circuits = circuits
     limit_hits = LimitHits(committer, clock)
-    admission = Admission(tenants, scheduler, runs, limit_hits, queued_tasks_max=settings.max_queued_tasks)
+    admission = Admission(
+        tenants, scheduler, runs, limit_hits, store, clock, queued_tasks_max=settings.max_queued_tasks
+    )
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
     window = Window(store, runs, versions, dispatcher, tenants, clock, runs_max=settings.waiting_runs_in_memory)
 
@@ -230,6 +233,7 @@ def assemble(
         attempts=attempts,
         dispatcher=dispatcher,
         tenants=tenants,
+        admission=admission,
         retry_policies=retry_policies,
         circuits=circuits,
         submission=submission,

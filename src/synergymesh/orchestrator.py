@@ -142,6 +142,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
                 await executor.start()
             parts.committer.start()
             await parts.tenants.load()
+            await parts.admission.load()
             await parts.circuits.load()
             await parts.statistics.load()
             await parts.pausing.load()

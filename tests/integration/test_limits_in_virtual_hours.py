@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from synergymesh import Orchestrator, ResourceQuota, TenantTier, Workflow, current_task
+from synergymesh import DirectCall, Orchestrator, ResourceQuota, TenantTier, Workflow, current_task
 from synergymesh.domain.instants import SECOND, from_datetime
 from synergymesh.errors import RateLimitExceeded
 from synergymesh.settings import read_settings
@@ -262,3 +262,40 @@ async def test_a_refused_submission_succeeds_after_retry_after_and_not_a_millise
         assert 0 < again.value.retry_after <= 0.001
         time.go_to(due)
         await mesh.submit(graph, tenant=basic)
+
+
+@pytest.mark.parametrize("burst", [None, 3, 40])
+async def test_restarts_add_nothing_to_what_a_rate_and_its_burst_admit(tmp_path: Path, burst: int | None) -> None:
+    time = VirtualTime()
+
+    async def nothing() -> None:
+        pass
+
+    graph = Workflow("one").add(nothing, id="a")
+    most = burst or 10
+    quota = ResourceQuota(rate_limit_per_second=10, burst=burst)
+    settings = read_settings(database=f"sqlite:///{tmp_path}/mesh.db", local_socket=False, synchronous="normal")
+    tenants: list[str] = []
+    refusals: list[RateLimitExceeded] = []
+    admitted = 0
+    for life in range(4):
+        async with Orchestrator(settings=settings, clock=time, workflows=[graph]) as mesh:
+            if not tenants:
+                parent = await mesh.create_tenant("Parent", TenantTier.ENTERPRISE, quota=quota)
+                child = await mesh.create_tenant("Child", TenantTier.ENTERPRISE, parent=parent.tenant_id)
+                tenants += [parent.tenant_id, child.tenant_id]
+                begin = time.moment
+            for number in range(most // 2 if life == 0 else most):
+                try:
+                    await mesh.submit(graph, tenant=tenants[number % 2])  # the sub-tenant's count for its parent, too
+                except RateLimitExceeded as refused:
+                    refusals.append(refused)
+                    break
+                admitted += 1
+            await mesh.call([DirectCall(component_id="c", function=nothing)], tenant=tenants[0])  # no submission
+    assert all(refused.retry_after <= 0.1 and "10 per second" in str(refused) for refused in refusals)
+    assert admitted == most + (time.moment - begin) * 10 // SECOND
+    time.go_to(time.moment + SECOND)
+    async with Orchestrator(settings=settings, clock=time, workflows=[graph]) as mesh:
+        for _ in range(min(most, 10)):
+            await mesh.submit(graph, tenant=tenants[0])

@@ -14,7 +14,7 @@ from synergymesh import Orchestrator
 from synergymesh.domain.retention import DAY, ended_before
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import RETENTION_DAYS_DEFAULT, TenantPolicy
-from synergymesh.engine.submission import first_run_id
+from synergymesh.engine.run_ids import first_run_id
 from synergymesh.errors import InvalidRequest
 from synergymesh.ports.changes import Change, RunCreated, RunFinished, RunStarted, TaskFinished
 from synergymesh.settings import read_settings

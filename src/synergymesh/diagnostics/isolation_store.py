@@ -118,6 +118,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
                 "list_overdue_runs",
                 "list_pauses",
                 "list_reservations",
+                "list_submissions",
                 "list_tenants",
                 "list_waiting_counts",
                 "open",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synergymesh.domain.instants import SECOND, Instant
+from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.scheduling.limits import SubmissionRate
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.tenants import Tenant
@@ -11,8 +12,15 @@ from synergymesh.engine.features import check_feature
 from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.run_ids import first_run_id
 from synergymesh.engine.tenants import Tenants
 from synergymesh.errors import BacklogFull, Denied, InvalidRequest, RateLimitExceeded
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import Store
+from synergymesh.workflows.direct_tasks import DIRECT
+
+PAGE_RUNS = 10_000
+"""Submissions that are read at once at the start."""
 
 
 class Admission:
@@ -29,6 +37,8 @@ class Admission:
         scheduler: Scheduler[LiveRun],
         runs: OpenRuns,
         hits: LimitHits,
+        store: Store,
+        clock: Clock,
         *,
         queued_tasks_max: int,
     ) -> None:
@@ -36,8 +46,24 @@ class Admission:
         self._scheduler = scheduler
         self._runs = runs
         self._hits = hits
+        self._store = store
+        self._clock = clock
         self._queued_tasks_max = queued_tasks_max
         self._rates: dict[str, SubmissionRate] = {}
+
+    async def load(self) -> None:
+        """Count what was submitted before this start and still counts against a rate.
+
+        What `take_rate` took is not recorded, and not counted.
+        """
+        longest = max((_full_again(tenant.quota) for tenant in self._tenants), default=0)
+        after = first_run_id(self._clock.now() - longest)
+        while page := await self._store.list_submissions(after=after, except_source=DIRECT, limit=PAGE_RUNS):
+            after = page[-1].run_id
+            for submission in page:
+                tenant = self._tenants.find(submission.tenant_id)
+                for each in () if tenant is None else self._family(tenant):
+                    self._rate(each, submission.created_at).take(submission.created_at)
 
     def admit(self, tenant: Tenant, plan: Plan, priority: int, now: Instant, *, size: int | None = None) -> None:
         """Admit a run and take its place in the rate.
@@ -73,19 +99,18 @@ class Admission:
         if tenant.parent_id is None:
             self._check_whole_backlog(asked)
             wait = self._rate(tenant, now).admit(now)
+            if wait:
+                raise _too_fast(tenant, tenant.quota, wait)
         else:
             parent = self._tenants.get(tenant.parent_id)
             self._check_backlog(parent, asked)
             self._check_whole_backlog(asked)
             rates = [self._rate(each, now) for each in (tenant, parent)]
-            wait = max(rate.retry_after(now) for rate in rates)
-            if not wait:
-                for rate in rates:
-                    rate.take(now)
-        if wait:
-            raise RateLimitExceeded(
-                tenant.tenant_id, per_second=tenant.quota.rate_limit_per_second, retry_after=wait / SECOND
-            )
+            own, above = (rate.retry_after(now) for rate in rates)
+            if own or above:
+                raise _too_fast(tenant, (tenant if own >= above else parent).quota, max(own, above))
+            for rate in rates:
+                rate.take(now)
 
     def take_rate(self, tenant: Tenant, now: Instant) -> bool:
         """Take a place in the submission rate of a tenant and of the one above it; tell whether there was one."""
@@ -153,3 +178,12 @@ class Admission:
         elif (rate.per_second, rate.burst) != (quota.rate_limit_per_second, quota.burst or quota.rate_limit_per_second):
             rate.set_rate(quota.rate_limit_per_second, quota.burst, now)
         return rate
+
+
+def _full_again(quota: ResourceQuota) -> int:
+    """Give the nanoseconds after which nothing of what was submitted counts any more."""
+    return -(-(quota.burst or quota.rate_limit_per_second) * SECOND // quota.rate_limit_per_second)
+
+
+def _too_fast(tenant: Tenant, quota: ResourceQuota, wait: int) -> RateLimitExceeded:
+    return RateLimitExceeded(tenant.tenant_id, per_second=quota.rate_limit_per_second, retry_after=wait / SECOND)

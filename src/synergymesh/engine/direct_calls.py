@@ -158,7 +158,7 @@ class DirectCalls:
             DirectTask(call.function, call.arguments, loop, self._clock.now, self._payload_bytes_max) for call in calls
         ]
         run = LiveRun(
-            self._submission.new_run_id(now),
+            self._submission.ids.make(now),
             tenant.tenant_id,
             version,
             b"{}",

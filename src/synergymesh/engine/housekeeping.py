@@ -10,7 +10,7 @@ from typing import TypeVar
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.retention import ended_before
 from synergymesh.engine.committer import Committer
-from synergymesh.engine.submission import first_run_id
+from synergymesh.engine.run_ids import first_run_id
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Versions
 from synergymesh.errors import StoreError

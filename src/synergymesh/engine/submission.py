@@ -25,6 +25,7 @@ from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import SETTLED_BY_AN_ATTEMPT, LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.run_ids import RunIds
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.timing.time_limits import start_by
 from synergymesh.engine.versions import Version, Versions
@@ -98,6 +99,7 @@ class Submission:
     """Turn a workflow and an input into an acknowledged run.
 
     Attributes:
+        ids: makes the ids of runs.
         traced: gives the trace that a new run belongs to, from its id, its tenant's and the workflow's name; None if
             nothing is traced.
     """
@@ -128,8 +130,7 @@ class Submission:
         self._doubts = doubts
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
-        self._last_moment: Instant = 0
-        self._dice = dice
+        self.ids = RunIds(dice)
 
     async def submit(
         self,
@@ -192,7 +193,7 @@ class Submission:
         now = self._clock.now()
         size = origin.open_tasks(version)
         self._admission.admit(tenant, version.plan, priority, now, size=size)
-        run_id = self.new_run_id(now)
+        run_id = self.ids.make(now)
         traced = self.traced
         row = RunCreated(
             run_id,
@@ -264,16 +265,6 @@ class Submission:
         self._runs.add(run)
         if run.state.open_tasks or self._runs.conclude(run):
             self._dispatcher.offer(run, run.state.startable())
-
-    def new_run_id(self, now: Instant) -> str:
-        """Make an id that sorts by time, never the same twice."""
-        self._last_moment = moment = max(now, self._last_moment + 1)
-        return f"{first_run_id(moment)}{self._dice.getrandbits(32):08x}"
-
-
-def first_run_id(moment: Instant) -> str:
-    """Give a text that sorts before the ids of all runs that are submitted at that moment or later."""
-    return f"run-{moment:016x}"
 
 
 def check_key(key: object) -> None:

@@ -30,6 +30,14 @@ class ReservationRecord(msgspec.Struct, frozen=True, gc=False):
     starts: int
 
 
+class SubmissionRecord(msgspec.Struct, frozen=True, gc=False):
+    """Who submitted a run, and when."""
+
+    run_id: str
+    tenant_id: str
+    created_at: Instant
+
+
 class EstimateRecord(msgspec.Struct, frozen=True, gc=False):
     """How long a component is expected to take, as stored."""
 

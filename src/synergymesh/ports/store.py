@@ -38,6 +38,7 @@ from synergymesh.ports.records import (
     ReservationRecord,
     RunRecord,
     StatisticRecord,
+    SubmissionRecord,
     TaskRecord,
     TenantRecord,
     WaitingRecord,
@@ -149,6 +150,13 @@ class Store(AuditLog, AuditKeeping, Protocol):
 
     async def list_reservations(self, since_minute: int) -> list[ReservationRecord]:
         """Give what is reserved for this minute and later ones, ordered by (tenant, minute)."""
+        ...
+
+    async def list_submissions(self, *, after: str, except_source: str, limit: int) -> list[SubmissionRecord]:
+        """Give the runs with a greater id than `after`, oldest first, also those that are final.
+
+        None of tenants that are deleted, and none of workflow versions whose source is `except_source`.
+        """
         ...
 
     async def list_estimates(self) -> list[EstimateRecord]:

@@ -25,6 +25,7 @@ from synergymesh.ports.records import (
     OutputRecord,
     ReservationRecord,
     RunRecord,
+    SubmissionRecord,
     TaskRecord,
     TenantRecord,
     WorkflowRecord,
@@ -179,6 +180,18 @@ _RESERVATIONS = Query(
     ),
     order=itemgetter(0, 1),
 )
+_SUBMISSIONS = Query(
+    SubmissionRecord,
+    visible(select(runs, SubmissionRecord), runs, False)
+    .join(workflows, workflows.c.content_hash == runs.c.content_hash)
+    .where(
+        runs.c.run_id > sa.bindparam("after"),
+        workflows.c.source.is_distinct_from(sa.bindparam("except_source")),
+    )
+    .order_by(runs.c.run_id)
+    .limit(sa.bindparam("limit")),
+    order=itemgetter(0),
+)
 _ESTIMATES = Query(
     EstimateRecord, visible(select(estimates, EstimateRecord), estimates, False), order=itemgetter(0, 1, 2)
 )
@@ -192,6 +205,13 @@ def list_tenants(connection: sqlite3.Connection) -> list[TenantRecord]:
 def list_reservations(connection: sqlite3.Connection, since_minute: int) -> list[ReservationRecord]:
     """Give what is reserved for this minute and later ones, ordered by (tenant, minute)."""
     return _RESERVATIONS.run(connection, {"since": since_minute})
+
+
+def list_submissions(
+    connection: sqlite3.Connection, after: str, except_source: str, limit: int
+) -> list[SubmissionRecord]:
+    """Give the runs with a greater id than `after`, oldest first, but those of versions of that source."""
+    return _SUBMISSIONS.run(connection, {"after": after, "except_source": except_source, "limit": max(0, limit)})
 
 
 def list_estimates(connection: sqlite3.Connection) -> list[EstimateRecord]:

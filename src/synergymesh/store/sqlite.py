@@ -29,6 +29,7 @@ from synergymesh.ports.records import (
     ReservationRecord,
     RunRecord,
     StatisticRecord,
+    SubmissionRecord,
     TaskRecord,
     TenantRecord,
     WaitingRecord,
@@ -116,6 +117,10 @@ class _ReadVerbs(AuditKeepingReads):
     async def list_reservations(self, since_minute: int) -> list[ReservationRecord]:
         """Give what is reserved for this minute and later ones, ordered by (tenant, minute)."""
         return await self._read(reads.list_reservations, since_minute)
+
+    async def list_submissions(self, *, after: str, except_source: str, limit: int) -> list[SubmissionRecord]:
+        """Give the runs with a greater id than `after`, oldest first, but those of versions of that source."""
+        return await self._read(reads.list_submissions, after, except_source, limit)
 
     async def list_estimates(self) -> list[EstimateRecord]:
         """Give all estimates, ordered by (tenant, workflow, component)."""

@@ -190,3 +190,23 @@ class BacklogContract:
         assert await store.list_overdue_runs(60, 0) == []
         await record(store, TenantStatusChanged(BETA, TenantStatus.DELETED, 3_000))
         assert await store.list_overdue_runs(61, 10) == ["run-1", "run-7", "run-4"]
+
+    async def test_submissions_are_listed_by_age_whatever_became_of_them(self, store: Store) -> None:
+        direct = "1" * 64
+        await record(store, workflow(direct, source="given as an object"))
+        names = [f"run-{n}" for n in range(6)]
+        await store.commit([[created(name, BETA if n % 2 else ACME, created_at=n)] for n, name in enumerate(names)])
+        await record(store, created("run-7", content_hash=direct))
+        await record(store, finished("run-2"))
+
+        async def listed(after: str, limit: int = 100) -> list[tuple[str, str, int]]:
+            found = await store.list_submissions(after=after, except_source="given as an object", limit=limit)
+            return [(each.run_id, each.tenant_id, each.created_at) for each in found]
+
+        everything = [(name, BETA if n % 2 else ACME, n) for n, name in enumerate(names)]
+        assert await listed("") == everything
+        assert await listed("run-1") == everything[2:]
+        assert await listed("run-1", 2) == everything[2:4]
+        assert await listed("run-1", 0) == []
+        await record(store, TenantStatusChanged(BETA, TenantStatus.DELETED, 3_000))
+        assert await listed("") == everything[::2]
