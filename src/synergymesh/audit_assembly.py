@@ -8,6 +8,8 @@ from typing import NamedTuple
 from synergymesh.audit.auditing import Auditing
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.checkpoints import Checkpoints
+from synergymesh.audit.key_ring import KeyRing
+from synergymesh.audit.notes import Notes
 from synergymesh.audit.sinks import read_sinks
 from synergymesh.domain.audit.retention import Retention
 from synergymesh.domain.tenants import NO_PLAN
@@ -27,10 +29,12 @@ def assemble_auditing(
 ) -> Auditing:
     """Put together what looks after the audit log; nothing is read or written."""
     places = audit_places(settings, store.path if isinstance(store, SqliteStore) else None)
+    file = None if places.checkpoints is None else CheckpointFile(places.checkpoints)
+    notes = Notes(committer.record, current_actor, clock)
     checkpoints = Checkpoints(
         store,
-        None if places.checkpoints is None else CheckpointFile(places.checkpoints),
-        places.key,
+        file,
+        KeyRing(places.key, file, notes, clock),
         clock,
         sinks=read_sinks(settings.audit_sinks),
         interval_seconds=settings.audit_checkpoint_seconds,
@@ -49,7 +53,7 @@ def assemble_auditing(
         store,
         checkpoints,
         clock,
-        record=committer.record,
+        notes=notes,
         actor=current_actor,
         tenant=tenants.get,
         check_feature=lambda tenant, feature, what: check_feature(tenant, feature, what, tenants.plans),

@@ -10,13 +10,18 @@ import pytest
 
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.checkpoints import Checkpoints
+from synergymesh.audit.key_ring import KeyRing
 from synergymesh.audit.keys import SigningKey, load, verify_signature, write_key
+from synergymesh.audit.notes import Notes
 from synergymesh.audit.sinks import SINKS_MAX, CommandSink, DirectorySink, Follower, read_sinks
 from synergymesh.audit.verify import read_checkpoint_lines
+from synergymesh.domain.actors import ENGINE
 from synergymesh.domain.audit.trust import Trust, verify_checkpoints
 from synergymesh.errors import AuditKeyError, InvalidRequest
 from synergymesh.ports.audit import AuditHeadRecord
+from synergymesh.ports.changes import Unit
 from synergymesh.ports.clock import SystemClock
+from synergymesh.ports.records import CommitResult, Committed
 
 SECONDS = 20.0
 
@@ -34,10 +39,16 @@ class Heads:
         return [AuditHeadRecord(tenant, seq, bytes([seq]) * 32) for tenant, seq in self.heads.items()]
 
 
+async def recorded(unit: Unit) -> CommitResult:
+    return Committed()
+
+
 def checkpoints(heads: Heads, directory: Path, **more: object) -> Checkpoints:
     given = {"interval_seconds": 60.0, "interval_units": 10, "written": lambda: 0} | more
     file = CheckpointFile(directory / "checkpoints.jsonl")
-    return Checkpoints(heads, file, directory / "key.pem", SystemClock(), **given)  # type: ignore[arg-type]
+    notes = Notes(recorded, lambda: ENGINE, SystemClock())
+    keys = KeyRing(directory / "key.pem", file, notes, SystemClock())
+    return Checkpoints(heads, file, keys, SystemClock(), **given)  # type: ignore[arg-type]
 
 
 def intact(lines: list[bytes], key: bytes) -> bool:
@@ -107,27 +118,6 @@ async def test_checkpoints_of_another_log_are_not_continued(tmp_path: Path) -> N
     other.heads = {"": 2}
     with pytest.raises(AuditKeyError, match="another log"):
         await checkpoints(other, tmp_path).write()
-
-
-@pytest.mark.parametrize("published", [True, False])
-async def test_a_rotation_that_a_crash_interrupted_is_finished_or_undone(tmp_path: Path, published: bool) -> None:
-    heads = Heads()
-    heads.heads = {"": 1}
-    made = checkpoints(heads, tmp_path)
-    await made.write()
-    old = load(tmp_path / "key.pem").public
-    following = tmp_path / "key.pem.next"
-    if published:
-        link = await made.rotate()
-        new = (tmp_path / "key.pem").read_bytes()
-        following.write_bytes(new)
-        following.chmod(0o600)
-        expected = link.new
-    else:
-        write_key(following, SigningKey.generate(), replace=False)
-        expected = old
-    assert checkpoints(heads, tmp_path).key().public == expected
-    assert not following.exists()
 
 
 async def test_after_a_rotation_the_old_key_vouches_for_what_the_new_one_signs(tmp_path: Path) -> None:

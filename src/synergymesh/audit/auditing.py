@@ -15,6 +15,7 @@ from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.entries import AuditEntries, AuditEntry, record_view
 from synergymesh.audit.exporting import AuditExport, ExportFormat, Wish, export_log
 from synergymesh.audit.keys import public_pem, read_public
+from synergymesh.audit.notes import Notes
 from synergymesh.audit.personal import check_personal, new_key, seal, unseal
 from synergymesh.audit.verify import read_checkpoint_lines
 from synergymesh.audit.verifying import verify_log
@@ -36,7 +37,6 @@ from synergymesh.errors import (
 )
 from synergymesh.logs import Log
 from synergymesh.ports.audit_keeping import AuditKeeping, AuditScan, HoldRecord, TombstoneRecord
-from synergymesh.ports.changes import Noted, Unit
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Store
 
@@ -87,7 +87,7 @@ class Auditing:
         checkpoints: Checkpoints,
         clock: Clock,
         *,
-        record: Callable[[Unit], Any],
+        notes: Notes,
         actor: Callable[[], Actor],
         tenant: Callable[[object], Tenant],
         check_feature: Callable[[Tenant, str, str], None],
@@ -99,7 +99,7 @@ class Auditing:
             store: with the log.
             checkpoints: signs the log.
             clock: where the time comes from.
-            record: commits a unit and waits for the answer.
+            notes: records what is done with the log.
             actor: gives who acts now.
             tenant: gives a tenant, or raises UnknownTenant.
             check_feature: raises FeatureNotEnabled unless a tenant has a feature, for what it wants to do.
@@ -109,7 +109,7 @@ class Auditing:
         self._store = store
         self._keeping: AuditKeeping = store
         self._clock = clock
-        self._record = record
+        self._notes = notes
         self._actor = actor
         self._tenant = tenant
         self._check_feature = check_feature
@@ -126,10 +126,15 @@ class Auditing:
         self._task = asyncio.get_running_loop().create_task(self._tick_for_ever(), name="synergymesh-audit")
 
     async def stop(self) -> None:
-        """End what is done now and then."""
+        """End what is done now and then, while entries can still be recorded."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self.checkpoints.file is not None:
+            try:
+                await self.checkpoints.keys.key()  # the last checkpoint comes when nothing can be recorded any more
+            except SynergyMeshError as error:
+                log.error("the key of the audit log cannot be used", error=str(error))
 
     async def close(self) -> None:
         """Write the last checkpoint, behind the last entry."""
@@ -248,11 +253,11 @@ class Auditing:
             until=_instant(until, "until"),
         )
         details = {"format": wish.format.value, "since": wish.since, "until": wish.until}
-        await self._note(tenant_id or MESH, Action.AUDIT_EXPORTED, "audit", details)
+        await self._notes.record(self._notes.noted(tenant_id or MESH, Action.AUDIT_EXPORTED, "audit", details))
         checkpoints = self.checkpoints
-        key = await asyncio.to_thread(checkpoints.key) if wish.format is ExportFormat.JSONL else None
+        now = self._clock.now()  # before the key: what a replaced one signed is good up to its replacement
+        key = await checkpoints.keys.key() if wish.format is ExportFormat.JSONL else None
         links = [signed.line() for signed in await asyncio.to_thread(checkpoints.links)]
-        now = self._clock.now()
         try:
             return await self._keeping.scan_audit(lambda scan: export_log(scan, wish, key, links, now))
         except OSError as error:
@@ -314,7 +319,7 @@ class Auditing:
             ) from None
         if not planned:
             return 0
-        key = await asyncio.to_thread(self.checkpoints.key)
+        key = await self.checkpoints.keys.key()
         records = []
         for pruned in planned:
             tombstone = Tombstone(
@@ -328,7 +333,7 @@ class Auditing:
             )
         count = sum(_size(gap) for pruned in planned for gap in pruned.gaps)
         details = {"count": count, "first_day": planned[0].day, "last_day": planned[-1].day}
-        noted = self._noted(tenant_id, Action.AUDIT_PRUNED, "audit", details)
+        noted = self._notes.noted(tenant_id, Action.AUDIT_PRUNED, "audit", details)
         if not await self._keeping.add_audit_tombstones(records, noted):
             raise LegalHold(tenant_id)
         self._delete_is_due = True
@@ -343,13 +348,14 @@ class Auditing:
         await self._check_known(tenant_id)
         if not isinstance(reason, str) or not 1 <= len(reason) <= REASON_MAX or not reason.isprintable():
             raise InvalidRequest(f"reason must be a printable text of 1 to {REASON_MAX} characters.", field="reason")
-        noted = self._noted(tenant_id, Action.AUDIT_HELD, "audit", {"reason": reason})
+        noted = self._notes.noted(tenant_id, Action.AUDIT_HELD, "audit", {"reason": reason})
         return await self._keeping.hold_audit(HoldRecord(tenant_id, reason, noted.noted_at), noted)
 
     async def release(self, tenant_id: str) -> bool:
         """Allow to prune again; see `Orchestrator.release_audit`."""
         await self._check_known(tenant_id)
-        return await self._keeping.release_audit(tenant_id, self._noted(tenant_id, Action.AUDIT_RELEASED, "audit", {}))
+        noted = self._notes.noted(tenant_id, Action.AUDIT_RELEASED, "audit", {})
+        return await self._keeping.release_audit(tenant_id, noted)
 
     # --- personal data --------------------------------------------------------------------------------------------
 
@@ -370,7 +376,7 @@ class Auditing:
         """Make somebody's personal data unreadable; see `Orchestrator.erase_audit`."""
         if not isinstance(subject, str) or not 1 <= len(subject) <= SUBJECT_MAX:
             raise InvalidRequest(f"subject must be an actor, `type/id`, not {subject!r:.100}.", field="subject")
-        noted = self._noted(MESH, Action.AUDIT_ERASED, "audit", {"subject": subject})
+        noted = self._notes.noted(MESH, Action.AUDIT_ERASED, "audit", {"subject": subject})
         if not await self._keeping.erase_subject_key(subject, noted):
             raise NotFound(f"the audit log has no personal data of {subject!r:.200}, or it is erased already.")
 
@@ -387,8 +393,6 @@ class Auditing:
             link = await self.checkpoints.rotate()
         except OSError as error:
             raise AuditKeyError(f"the key cannot be replaced: {error}.") from None
-        details = {"new": key_id(link.new), "old": key_id(link.old)}
-        await self._note(MESH, Action.KEY_ROTATED, f"key/{key_id(link.new)}", details)
         return _shown(link.new, is_present=True)
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -402,23 +406,8 @@ class Auditing:
         self._reads = {who: at for who, at in self._reads.items() if now - at < READ_NOTED_SECONDS * 1_000_000_000} | {
             reader: now
         }
-        await self._note(tenant_id or MESH, Action.AUDIT_READ, "audit", {"filters": dict(filters)})
-
-    async def _note(self, tenant_id: str, action: Action, entity: str, details: Mapping[str, Any]) -> None:
-        await self._record([self._noted(tenant_id, action, entity, details)])
-
-    def _noted(self, tenant_id: str, action: Action, entity: str, details: Mapping[str, Any]) -> Noted:
-        now = self._clock.now()
-        return Noted(
-            tenant_id=tenant_id,
-            action=action,
-            entity=entity,
-            number=now,
-            outcome=Outcome.SUCCESS,
-            noted_at=now,
-            details=msgspec.json.encode(details),
-            by=self._actor(),
-        )
+        noted = self._notes.noted(tenant_id or MESH, Action.AUDIT_READ, "audit", {"filters": dict(filters)})
+        await self._notes.record(noted)
 
 
 def search(

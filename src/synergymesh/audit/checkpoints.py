@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from synergymesh.audit.checkpoint_file import CheckpointFile
-from synergymesh.audit.keys import SigningKey, load, load_or_create, sync_directory, write_key
+from synergymesh.audit.key_ring import KeyRing
+from synergymesh.audit.keys import SigningKey, load
 from synergymesh.audit.sinks import Follower, Sink
 from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
-    KEY_LINK_TAG,
     NOTHING,
     Checkpoint,
     Head,
@@ -19,7 +19,7 @@ from synergymesh.domain.audit.forms import (
     heads_root,
 )
 from synergymesh.domain.audit.trust import SignedCheckpoint, SignedLink
-from synergymesh.errors import AuditKeyError, StoreError
+from synergymesh.errors import AuditKeyError, SynergyMeshError
 from synergymesh.logs import Log
 from synergymesh.ports.audit import AuditLog
 from synergymesh.ports.clock import Clock
@@ -35,6 +35,7 @@ class Checkpoints:
 
     Attributes:
         file: where they go; None where none is written.
+        keys: give the key that signs.
         last: the last one; None before the first.
         trouble: why the last try failed, or None.
     """
@@ -43,7 +44,7 @@ class Checkpoints:
         self,
         entries: AuditLog,
         file: CheckpointFile | None,
-        key_file: Path | None,
+        keys: KeyRing,
         clock: Clock,
         *,
         sinks: Sequence[Sink] = (),
@@ -56,7 +57,7 @@ class Checkpoints:
         Args:
             entries: the log.
             file: where checkpoints are appended; None to write none.
-            key_file: of the signing key, made when it is first used; None for a key that is forgotten at the end.
+            keys: give the key that signs.
             clock: where the time comes from.
             sinks: where else they go.
             interval_seconds: between two checkpoints.
@@ -64,11 +65,10 @@ class Checkpoints:
             written: counts the committed units.
         """
         self.file = file
+        self.keys = keys
         self.last: Checkpoint | None = None
         self.trouble: str | None = None
         self._entries = entries
-        self._key_file = key_file
-        self._key: SigningKey | None = None
         self._clock = clock
         self._followers = [] if file is None else [Follower(file, sink) for sink in sinks]
         self._interval = int(interval_seconds * 1e9)
@@ -96,7 +96,7 @@ class Checkpoints:
         """Write a checkpoint; a failure is logged, once until it works again."""
         try:
             await self.write()
-        except (OSError, ValueError, AuditKeyError, StoreError) as error:
+        except (OSError, ValueError, SynergyMeshError) as error:
             if self.trouble is None:
                 log.error("the audit log could not be signed; tried again", error=str(error))
             self.trouble = str(error)
@@ -110,12 +110,13 @@ class Checkpoints:
             AuditKeyError: the key cannot be used.
             OSError: the file cannot be written.
             ValueError: the end of the file is no checkpoint.
-            StoreError: the heads cannot be read.
+            StoreError: the heads cannot be read, or a new key cannot be recorded.
         """
         file = self.file
         if file is None:
             return None
         async with self._writing:
+            key = await self.keys.key()  # before the heads: that it was made is an entry
             log_id = await self._entries.get_audit_log_id()
             heads = {
                 record.tenant_id: Head(record.tenant_id, record.seq, record.hash)
@@ -123,21 +124,15 @@ class Checkpoints:
             }
             if not heads or heads == self._heads:
                 return None
-            written = await asyncio.to_thread(self._write, file, log_id, heads)
+            written = await asyncio.to_thread(self._write, file, key, log_id, heads)
         for follower in self._followers:
             follower.wake()
         return written
 
     async def rotate(self) -> KeyLink:
-        """Make a new key and publish the link from the old one to it; both sign.
-
-        Raises:
-            AuditKeyError: the present key cannot be used.
-            OSError: a file cannot be written.
-        """
+        """Replace the key, between two checkpoints; see `KeyRing.rotate`."""
         async with self._writing:
-            log_id = await self._entries.get_audit_log_id()
-            link = await asyncio.to_thread(self._rotate, log_id)
+            link = await self.keys.rotate(await self._entries.get_audit_log_id())
         for follower in self._followers:
             follower.wake()
         return link
@@ -150,24 +145,7 @@ class Checkpoints:
 
     # --- in a thread ----------------------------------------------------------------------------------------------
 
-    def key(self) -> SigningKey:
-        """Give the signing key; it is made when there is none.
-
-        Raises:
-            AuditKeyError: it cannot be used.
-        """
-        if self._key is None and self._key_file is None:
-            self._key = SigningKey.generate()
-        if self._key is None:
-            assert self._key_file is not None
-            self._finish_rotation(self._key_file)
-            self._key, is_new = load_or_create(self._key_file)
-            if is_new:
-                log.info("a key for the audit log was made", file=str(self._key_file), key_id=self._key.key_id)
-        return self._key
-
-    def _write(self, file: CheckpointFile, log_id: str, heads: dict[str, Head]) -> Checkpoint | None:
-        key = self.key()
+    def _write(self, file: CheckpointFile, key: SigningKey, log_id: str, heads: dict[str, Head]) -> Checkpoint | None:
         if self.last is None:
             newest = file.last_checkpoint()
             self.last = None if newest is None else newest.checkpoint
@@ -211,9 +189,10 @@ class Checkpoints:
         Raises:
             AuditKeyError: the key cannot be used.
         """
-        if self._key_file is None or self.file is None:
-            return [] if self._key is None else [self._key.public]
-        return public_keys(self._key_file, self.file)
+        key_file, key = self.keys.key_file, self.keys.present
+        if key_file is None or self.file is None:
+            return [] if key is None else [key.public]
+        return public_keys(key_file, self.file)
 
     def links(self) -> list[SignedLink]:
         """Give the links between keys that are published, oldest first."""
@@ -224,42 +203,6 @@ class Checkpoints:
         if self.file is not None:
             for _, line in self.file.lines():
                 yield line
-
-    def _rotate(self, log_id: str) -> KeyLink:
-        file, key_file = self.file, self._key_file
-        if file is None or key_file is None:
-            raise AuditKeyError("a database in memory has no audit key in a file, so there is none to replace.")
-        old, new = self.key(), SigningKey.generate()
-        link = KeyLink(log_id=log_id, old=old.public, new=new.public, at=self._clock.now())
-        content = link.content()
-        signed = SignedLink(
-            link=link,
-            signature=old.sign(KEY_LINK_TAG, content),
-            signature_of_new=new.sign(KEY_LINK_TAG, content),
-        )
-        # The new key is kept before the link is published, and the link published before the old key goes.
-        write_key(_next(key_file), new, replace=True)
-        file.append(signed.line())
-        self._key = None
-        self._finish_rotation(key_file)
-        return link
-
-    def _finish_rotation(self, key_file: Path) -> None:
-        """Put the next key in its place if the link to it is published, and throw it away if not."""
-        following = _next(key_file)
-        try:
-            new = load(following)
-        except FileNotFoundError:
-            return
-        if any(signed.link.new == new.public for signed in self.links()):
-            following.replace(key_file)
-            sync_directory(key_file.parent)
-        else:
-            following.unlink()
-
-
-def _next(key_file: Path) -> Path:
-    return key_file.with_name(f"{key_file.name}.next")
 
 
 def public_keys(key_file: Path, file: CheckpointFile) -> list[bytes]:

@@ -55,8 +55,8 @@ class Action(StrEnum):
     AUDIT_RELEASED = "audit.released"
     AUDIT_ERASED = "audit.erased"
     KEY_CREATED = "key.created"
-    KEY_REVOKED = "key.revoked"
     KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
 
 
 ROUTINE = frozenset({Action.TASK_FINISHED, Action.TASK_STARTED, Action.RUN_FINISHED, Action.RUN_STARTED})
@@ -137,10 +137,10 @@ CATALOGUE: dict[Action, Described] = {
         _sensitive(Action.AUDIT_PRUNED, "audit", "entries whose time is over are deleted"),
         _sensitive(Action.AUDIT_HELD, "audit", "a legal hold forbids to prune"),
         _sensitive(Action.AUDIT_RELEASED, "audit", "a legal hold ends"),
-        _sensitive(Action.AUDIT_ERASED, "audit", "the personal data of somebody is made unreadable"),
-        _sensitive(Action.KEY_CREATED, "key/KEY", "a key is made"),
-        _sensitive(Action.KEY_REVOKED, "key/KEY", "a key is revoked"),
-        _sensitive(Action.KEY_ROTATED, "key/KEY", "a key is replaced by the next one"),
+        _sensitive(Action.AUDIT_ERASED, "audit", "the personal data of somebody is made unreadable", of_mesh=True),
+        _sensitive(Action.KEY_CREATED, "key/KEY", "a key that signs the log is made; has the public key", of_mesh=True),
+        _sensitive(Action.KEY_ROTATED, "key/KEY", "a key takes the place of another one", of_mesh=True),
+        _sensitive(Action.KEY_REVOKED, "key/KEY", "a key was replaced by the next one, and signs no more", of_mesh=True),
     )
 }
 
