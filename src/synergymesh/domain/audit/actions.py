@@ -140,7 +140,7 @@ CATALOGUE: dict[Action, Described] = {
         _sensitive(Action.AUDIT_ERASED, "audit", "the personal data of somebody is made unreadable", of_mesh=True),
         _sensitive(Action.KEY_CREATED, "key/KEY", "a key that signs the log is made; has the public key", of_mesh=True),
         _sensitive(Action.KEY_ROTATED, "key/KEY", "a key takes the place of another one", of_mesh=True),
-        _sensitive(Action.KEY_REVOKED, "key/KEY", "a key was replaced by the next one, and signs no more", of_mesh=True),
+        _sensitive(Action.KEY_REVOKED, "key/KEY", "the next key took its place: it signs no more", of_mesh=True),
     )
 }
 
