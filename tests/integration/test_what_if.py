@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from synergymesh import (
 )
 from synergymesh.cli.app import _run
 from synergymesh.domain.instants import SECOND
-from synergymesh.domain.scheduling.limits import CohortShare
+from synergymesh.domain.scheduling.limits import CohortShare, Request
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import TIER_PLANS, Tenant, TenantPolicy
 from synergymesh.engine.replay import recordings, what_if
@@ -231,6 +232,28 @@ def test_a_workload_may_have_as_many_tasks_as_the_limit_and_not_one_more(monkeyp
         "run",
         run_of("a"),
         run_of("a", 0),
+        replace(run_of("a", 1), submitted_at=float("nan")),
+        replace(run_of("a", 1), submitted_at=-1),
+        replace(run_of("a", 1), priority="high"),
+        replace(run_of("a", 1), tasks="ab"),
+        *(
+            replace(run_of("a"), tasks=[PlannedTask(**{"component": 0, "duration_ns": 1, **wrong})])
+            for wrong in (
+                {"duration_ns": float("nan")},
+                {"duration_ns": float("inf")},
+                {"duration_ns": 1.5e9},
+                {"duration_ns": 10**30},
+                {"declared_cost": -1},
+                {"rank": None},
+                {"request": None},
+                {"request": Request(-1, 0)},
+                {"request": Request(0, 10**30)},
+                {"component": []},
+                {"depends_on": (0,)},
+                {"depends_on": [0]},
+                {"depends_on": 5},
+            )
+        ),
         PlannedRun(
             tenant_id="a",
             submitted_at=BEGIN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -69,7 +69,7 @@ class TenantOutcome:
         wait_p50_ns, wait_p95_ns: from ready to started.
         makespan_ns: from its first submission to the end of its last task.
         served_ns: the sum of its tasks' durations.
-        limit_hits: how often a limit held it, by reason; refused submissions as `rate_limit`.
+        limit_hits: how often a limit held it, by reason; as `rate_limit` the submissions that were refused, each once.
     """
 
     tasks: int
@@ -145,21 +145,26 @@ class _Replay:
     def __init__(self, scenario: Scenario) -> None:
         self.scheduler: Scheduler[_Run] = Scheduler(scenario.capacity, records_reservations=False)
         self.slots = scenario.capacity.slots
-        self.rates: dict[str, SubmissionRate] = {}
+        self.rates: dict[str, tuple[SubmissionRate, ...]] = {}
+        self.refused: dict[str, deque[_Run]] = {}
         self.tallies: dict[str, _Tally] = {}
         for tenant in scenario.tenants:
             self.scheduler.add_tenant(
                 tenant.tenant_id, limits=tenant.limits, weight=tenant.weight, parent=tenant.parent, share=tenant.share
             )
             self.tallies[tenant.tenant_id] = _Tally()
-            if tenant.rate_limit_per_second is not None:
-                self.rates[tenant.tenant_id] = SubmissionRate(tenant.rate_limit_per_second, tenant.burst)
-        self.events: list[tuple[Instant, int, _Run | Grant[_Run]]] = []
+            above = () if tenant.parent is None else self.rates[tenant.parent]
+            per_second = tenant.rate_limit_per_second
+            own = () if per_second is None else (SubmissionRate(per_second, tenant.burst),)
+            self.rates[tenant.tenant_id] = (*own, *above)
+            self.refused[tenant.tenant_id] = deque()
+        self.events: list[tuple[Instant, int, _Run | Grant[_Run] | str]] = []
         self.number = 0
         self.ready = 0
         self.slot_time = self.contended_time = self.contended_slot_time = 0
 
-    def at(self, moment: Instant, what: _Run | Grant[_Run]) -> None:
+    def at(self, moment: Instant, what: _Run | Grant[_Run] | str) -> None:
+        """Note a submission, the end of an attempt, or a tenant whose refused submissions are repeated."""
         self.number += 1
         heappush(self.events, (moment, self.number, what))
 
@@ -168,13 +173,36 @@ class _Replay:
         tally = self.tallies[tenant_id]
         if tally.first is None:
             tally.first = now
-        rate = self.rates.get(tenant_id)
-        if rate is not None:
-            wait = rate.admit(now)
+        refused = self.refused[tenant_id]
+        wait = 0 if refused else self.take_rate(tenant_id, now)
+        if not refused and not wait:
+            self.accept(run, now)
+            return
+        tally.refused += 1
+        refused.append(run)
+        if wait:
+            self.at(now + wait, tenant_id)
+
+    def repeat(self, tenant_id: str, now: Instant) -> None:
+        """Submit again what was refused, the oldest first, as far as the rate admits it."""
+        refused = self.refused[tenant_id]
+        while refused:
+            wait = self.take_rate(tenant_id, now)
             if wait:
-                tally.refused += 1
-                self.at(now + wait, run)
+                self.at(now + wait, tenant_id)
                 return
+            self.accept(refused.popleft(), now)
+
+    def take_rate(self, tenant_id: str, now: Instant) -> int:
+        """Take a place in the rates of a tenant and of the one above it, or give the nanoseconds until there is one."""
+        rates = self.rates[tenant_id]
+        wait = max((rate.retry_after(now) for rate in rates), default=0)
+        if not wait:
+            for rate in rates:
+                rate.take(now)
+        return wait
+
+    def accept(self, run: _Run, now: Instant) -> None:
         run.submitted_at = now
         for position, before in enumerate(run.open):
             if not before:
@@ -226,6 +254,8 @@ class _Replay:
                 what = heappop(events)[2]
                 if isinstance(what, _Run):
                     self.submit(what, now)
+                elif isinstance(what, str):
+                    self.repeat(what, now)
                 else:
                     self.end(what, now)
             scheduler.wake(now)

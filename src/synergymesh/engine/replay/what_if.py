@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from synergymesh.domain.instants import from_datetime, to_datetime
+from synergymesh.domain.instants import SECOND, from_datetime, to_datetime
 from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
-from synergymesh.domain.scheduling.limits import Capacity, limits_of
+from synergymesh.domain.scheduling.limits import Capacity, Request, limits_of
 from synergymesh.domain.simulation import (
     Comparison,
     Outcome,
     PlannedRun,
+    PlannedTask,
     PlannedTenant,
     Scenario,
     TenantOutcome,
     compare,
 )
 from synergymesh.domain.tenants import WEIGHT_MAX, Tenant, TierPlan, check_tier
+from synergymesh.domain.workflow.plan import COST_MICROSECONDS_MAX, RANKS_PER_PRIORITY
+from synergymesh.domain.workflow.task_settings import PRIORITY_MAX
 from synergymesh.engine.features import check_feature
-from synergymesh.engine.replay.recordings import TASKS_MAX, Recordings, Workload
+from synergymesh.engine.replay.recordings import SECONDS_MAX, TASKS_MAX, Recordings, Workload
 from synergymesh.engine.tenants import Tenants, check_quota
 from synergymesh.errors import InvalidRequest, UnknownTenant
 from synergymesh.ports.clock import Clock
@@ -30,6 +33,12 @@ from synergymesh.ports.clock import Clock
 FEATURE = "advanced_analytics"
 
 SPAN_DEFAULT = timedelta(hours=24)
+
+MOMENT_MAX = 2**62
+"""Of a declared submission: the year 2116, and sums with ten years of waiting are still no surprise."""
+
+RANK_MAX = (PRIORITY_MAX + 1) * RANKS_PER_PRIORITY
+"""As far as the ranks of real tasks go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,25 +272,50 @@ def check_runs(runs: Iterable[PlannedRun]) -> Workload:
     Raises:
         InvalidRequest: there is something else among them, or a value that cannot be replayed.
     """
+    if not isinstance(runs, Iterable):
+        raise InvalidRequest(f"workload must be PlannedRuns, not {runs!r:.100}.", field="workload")
     checked: list[PlannedRun] = []
     tasks = 0
     for place, run in enumerate(runs):
-        if not isinstance(run, PlannedRun) or not run.tasks:
-            what = f"workload[{place}] must be a PlannedRun with tasks, not {run!r:.100}."
-            raise InvalidRequest(what, field="workload")
+        where = f"workload[{place}]"
+        if not isinstance(run, PlannedRun) or not isinstance(run.tasks, Sequence) or not run.tasks:
+            raise InvalidRequest(f"{where} must be a PlannedRun with tasks, not {run!r:.100}.", field="workload")
         tasks += len(run.tasks)
         if tasks > TASKS_MAX:
             raise InvalidRequest(f"the workload has more than {TASKS_MAX:,} tasks.", field="workload")
+        _check_whole(f"{where}.submitted_at", run.submitted_at, 0, MOMENT_MAX)
+        _check_whole(f"{where}.priority", run.priority, -PRIORITY_MAX, PRIORITY_MAX)
         for number, task in enumerate(run.tasks):
-            if task.duration_ns < 1 or any(not 0 <= before < number for before in task.depends_on):
-                raise InvalidRequest(
-                    f"workload[{place}].tasks[{number}] must last at least a nanosecond and depend on tasks before it "
-                    f"only.",
-                    field="workload",
-                )
+            _check_task(f"{where}.tasks[{number}]", task, number)
         checked.append(run)
     checked.sort(key=lambda run: run.submitted_at)
     return Workload(runs=tuple(checked), tasks=tasks)
+
+
+def _check_task(where: str, task: object, number: int) -> None:
+    if not isinstance(task, PlannedTask):
+        raise InvalidRequest(f"{where} must be a PlannedTask, not {task!r:.100}.", field="workload")
+    _check_whole(f"{where}.duration_ns", task.duration_ns, 1, SECONDS_MAX * SECOND)
+    _check_whole(f"{where}.declared_cost", task.declared_cost, 1, COST_MICROSECONDS_MAX)
+    _check_whole(f"{where}.rank", task.rank, -RANK_MAX, RANK_MAX)
+    if not isinstance(task.request, Request):
+        raise InvalidRequest(f"{where}.request must be a Request, not {task.request!r:.100}.", field="workload")
+    for name, amount in task.request._asdict().items():
+        _check_whole(f"{where}.request.{name}", amount, 0, QUOTA_FIELD_MAX)
+    if not isinstance(task.component, Hashable):
+        raise InvalidRequest(f"{where}.component must be hashable, not {task.component!r:.100}.", field="workload")
+    before = task.depends_on
+    if not isinstance(before, tuple) or not all(isinstance(each, int) and 0 <= each < number for each in before):
+        raise InvalidRequest(
+            f"{where}.depends_on must be a tuple of places of tasks before it, not {before!r:.100}.", field="workload"
+        )
+
+
+def _check_whole(where: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidRequest(
+            f"{where} must be a whole number from {least:,} to {most:,}, not {value!r:.100}.", field="workload"
+        )
 
 
 def check_change(change: object, plans: Mapping[str, TierPlan]) -> None:
