@@ -15,6 +15,7 @@ from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.entries import AuditEntries, AuditEntry, record_view
 from synergymesh.audit.exporting import AuditExport, ExportFormat, Wish, export_log
 from synergymesh.audit.keys import public_pem, read_public
+from synergymesh.audit.lag import AuditLag, measure_lag
 from synergymesh.audit.notes import Notes
 from synergymesh.audit.personal import check_personal, new_key, seal, unseal
 from synergymesh.audit.verify import read_checkpoint_lines
@@ -163,6 +164,17 @@ class Auditing:
                     await self._prune(tenant_id)
                 except (SynergyMeshError, OSError) as error:
                     log.error("the audit log of a tenant could not be pruned", tenant=tenant_id, error=str(error))
+
+    async def lag(self) -> AuditLag:
+        """Say how far the log is signed and published.
+
+        Raises:
+            StoreError: the log cannot be read.
+            OSError: the file of checkpoints cannot be read.
+            ValueError: its end is no checkpoint.
+        """
+        checkpoints = self.checkpoints
+        return await measure_lag(self._store, checkpoints.file, checkpoints.followers, self._clock.now())
 
     # --- looking --------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class Checkpoints:
     Attributes:
         file: where they go; None where none is written.
         keys: give the key that signs.
+        followers: deliver them to the sinks.
         last: the last one; None before the first.
         trouble: why the last try failed, or None.
     """
@@ -70,7 +71,7 @@ class Checkpoints:
         self.trouble: str | None = None
         self._entries = entries
         self._clock = clock
-        self._followers = [] if file is None else [Follower(file, sink) for sink in sinks]
+        self.followers = [] if file is None else [Follower(file, sink) for sink in sinks]
         self._interval = int(interval_seconds * 1e9)
         self._interval_units = interval_units
         self._written = written
@@ -81,7 +82,7 @@ class Checkpoints:
 
     def start(self) -> None:
         """Begin to deliver what is not delivered yet."""
-        for follower in self._followers:
+        for follower in self.followers:
             follower.start()
 
     async def tick(self) -> None:
@@ -125,7 +126,7 @@ class Checkpoints:
             if not heads or heads == self._heads:
                 return None
             written = await asyncio.to_thread(self._write, file, key, log_id, heads)
-        for follower in self._followers:
+        for follower in self.followers:
             follower.wake()
         return written
 
@@ -133,14 +134,14 @@ class Checkpoints:
         """Replace the key, between two checkpoints; see `KeyRing.rotate`."""
         async with self._writing:
             link = await self.keys.rotate(await self._entries.get_audit_log_id())
-        for follower in self._followers:
+        for follower in self.followers:
             follower.wake()
         return link
 
     async def close(self) -> None:
         """Write the last checkpoint and deliver what can be delivered."""
         await self.write_if_possible()
-        for follower in self._followers:
+        for follower in self.followers:
             await asyncio.to_thread(follower.close)
 
     # --- in a thread ----------------------------------------------------------------------------------------------

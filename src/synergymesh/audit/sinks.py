@@ -21,6 +21,7 @@ from typing import Protocol
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.keys import sync_directory
 from synergymesh.domain.audit.trust import SignedCheckpoint, read_record
+from synergymesh.domain.instants import Instant
 from synergymesh.errors import InvalidRequest
 from synergymesh.logs import Log
 
@@ -157,6 +158,35 @@ class Follower:
         self._thread: threading.Thread | None = None
         self.delivered = self._read_place()
         self.failures = 0
+
+    @property
+    def name(self) -> str:
+        """Give the sink as the setting says it."""
+        return self._sink.name
+
+    def waiting_bytes(self) -> int:
+        """Give the size of the lines that the sink does not have yet."""
+        size = self._size()
+        return size - self.delivered if size >= self.delivered else size
+
+    def waiting_since(self) -> Instant | None:
+        """Give when the oldest line that the sink does not have was published; None if it has all of them."""
+        waiting = self.waiting_bytes()
+        if not waiting:
+            return None
+        for _, line in self._file.lines(self._size() - waiting):
+            try:
+                record = read_record(line)
+            except ValueError:
+                continue
+            return record.checkpoint.at if isinstance(record, SignedCheckpoint) else record.link.at
+        return None
+
+    def _size(self) -> int:
+        try:
+            return self._file.path.stat().st_size
+        except OSError:
+            return 0
 
     def start(self) -> None:
         """Begin, with what is not delivered yet."""

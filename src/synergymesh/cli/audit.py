@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 
 from synergymesh.cli import output
 from synergymesh.cli.endings import NOT_SUCCESSFUL, Ended
+from synergymesh.cli.moments import read_moment
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.domain.instants import to_datetime
 from synergymesh.errors import InvalidRequest, StoreLocked
@@ -201,7 +201,7 @@ async def _verify(
     try:
         tenant_id = None
         if tenant is not None:
-            tenant_id = _tenant_id(tenant, {each.tenant_id: each.tenant_name for each in await reader.list_tenants()})
+            tenant_id = find_log(tenant, {each.tenant_id: each.tenant_name for each in await reader.list_tenants()})
         return await reader.scan_audit(lambda scan: verify_log(scan, trusted, lines, tenant_id=tenant_id, since=since))
     finally:
         await reader.close()
@@ -221,7 +221,7 @@ def export(
 ) -> None:
     """Write the log into a file, with a signed manifest beside it. That it was exported is an entry too."""
     target = str(Path(path).absolute())
-    begin, end = _time(since, "since"), _time(until, "until")
+    begin, end = read_moment(since, "since"), read_moment(until, "until")
 
     async def write(mesh: Asking, tenant_id: str | None) -> AuditExport:
         from synergymesh.local.verbs import EXPORT_AUDIT
@@ -406,7 +406,7 @@ def _with_mesh(database: str, tenant: str | None, work: Callable[[Asking, str | 
             tenant_id = None
             if tenant is not None:
                 names = {each.tenant_id: each.tenant_name for each in await mesh.ask(LIST_TENANTS)}
-                tenant_id = _tenant_id(tenant, names)
+                tenant_id = find_log(tenant, names)
             return await work(mesh, tenant_id)
 
     return asyncio.run(run())
@@ -440,15 +440,15 @@ async def _read_file(
     try:
         tenant_id = None
         if tenant is not None:
-            tenant_id = _tenant_id(tenant, {each.tenant_id: each.tenant_name for each in await reader.list_tenants()})
+            tenant_id = find_log(tenant, {each.tenant_id: each.tenant_name for each in await reader.list_tenants()})
         page = await reader.find_audit_entries(tenant_id, **search(**wanted), cursor=cursor, limit=limit)
         return AuditEntries(entries=tuple(map(record_view, page.entries)), cursor=page.cursor)
     finally:
         await reader.close()
 
 
-def _tenant_id(tenant: str, names: dict[str, str]) -> str:
-    """Give the id of a tenant; one that is gone has only its id."""
+def find_log(tenant: str, names: dict[str, str]) -> str:
+    """Give the id of the tenant whose log is meant; one that is gone has only its id."""
     wanted = tenant.strip()
     if wanted == MESH:
         return ""
@@ -469,32 +469,13 @@ def _wanted(
     outcome: str | None,
 ) -> dict[str, Any]:
     return {
-        "since": _time(since, "since"),
-        "until": _time(until, "until"),
+        "since": read_moment(since, "since"),
+        "until": read_moment(until, "until"),
         "action": action,
         "actor": actor,
         "entity": entity,
         "outcome": outcome,
     }
-
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _time(text: str | None, field: str) -> datetime | None:
-    """Read a moment: an ISO date or time (the user's time zone where it names none), or how long ago."""
-    if text is None:
-        return None
-    try:
-        if text[-1:] in _UNITS and text[:-1].isdigit():
-            return datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.astimezone()
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f"{field} must be a time such as 2026-11-22, 2026-11-22T10:00:00Z or 30m, 2h, 7d, not {text!r:.100}.",
-            field=field,
-        ) from None
 
 
 def _json(entry: AuditEntry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`synergymesh doctor …`: examine the machine and the database, a graph, performance, the isolation of tenants."""
+"""`synergymesh doctor …`: examine the machine, the database, graphs, performance, the audit log, isolation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synergymesh.cli import output
+from synergymesh.cli.audit import TenantOption
 from synergymesh.cli.endings import NOT_SUCCESSFUL, Ended
 from synergymesh.cli.options import DATABASE_DEFAULT, FILE_HELP, DatabaseOption, JsonOption
 
@@ -75,6 +76,34 @@ def performance(
         output.note("there is no finished run")
     else:
         _show(found)
+
+
+@app.command()
+def audit(
+    tenant: TenantOption = None,
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="TIME", help="Failures and sensitive actions from then on: 2026-11-22, 7d."),
+    ] = "24h",
+    database: DatabaseOption = DATABASE_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Examine the audit log: failures by reason, sensitive actions, gaps and other damage, what is not signed yet.
+
+    Every chain is verified as a whole; `--since` is about failures and sensitive actions. Ends with 1 when something is
+    wrong. Nothing is written, not even that it was read: another process may own the database, or it may be a copy.
+    """
+    from synergymesh.cli.doctor_audit import ask, show
+    from synergymesh.diagnostics.findings import is_wrong
+
+    found, names = asyncio.run(ask(database, tenant, since))
+    if as_json:
+        output.say_json(output.jsonable(found))
+        if is_wrong(found.findings):
+            raise Ended(NOT_SUCCESSFUL)
+    else:
+        show(found, names)
+        _tell(found.findings, as_json)
 
 
 @app.command()

@@ -1,13 +1,17 @@
-"""The general examination: machine, database, owner."""
+"""The general examination: machine, database, audit log, owner."""
 
 from __future__ import annotations
 
+from synergymesh.diagnostics.audit_lag import examine_audit_lag
 from synergymesh.diagnostics.database import examine_database
-from synergymesh.diagnostics.findings import Finding, note
+from synergymesh.diagnostics.findings import Finding, is_wrong, note
 from synergymesh.diagnostics.machine import examine_machine
 from synergymesh.diagnostics.owner import examine_owner
 from synergymesh.domain.instants import Instant
 from synergymesh.store.sqlite_files import parse_address
+
+_NEEDED = ("settings", "database", "migrations")
+"""What has to be right before the audit log can be looked at."""
 
 
 async def examine(database: str, now: Instant, *, deep: bool = False) -> list[Finding]:
@@ -26,6 +30,8 @@ async def examine(database: str, now: Instant, *, deep: bool = False) -> list[Fi
     if path is None:
         return [*findings, note("database", "it is in memory: it ends with its process.")]
     findings += examine_database(path, now, deep=deep)
+    if not is_wrong(finding for finding in findings if finding.subject in _NEEDED):
+        findings += await examine_audit_lag(path, now)
     if path.exists():
         findings.append(await examine_owner(path))
     return findings

@@ -146,7 +146,16 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
             ),
             _AUDIT,
         ),
-        **dict.fromkeys(("find_audit_entries", "get_audit_log_id", "list_audit_entries", "list_audit_heads"), _AUDIT),
+        **dict.fromkeys(
+            (
+                "find_audit_entries",
+                "get_audit_extent",
+                "get_audit_log_id",
+                "list_audit_entries",
+                "list_audit_heads",
+            ),
+            _AUDIT,
+        ),
     }
 )
 """Verbs that are not tried, and why; what `commit` takes is tried change by change."""

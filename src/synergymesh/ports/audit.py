@@ -60,6 +60,16 @@ class AuditPage(msgspec.Struct, frozen=True, gc=False):
     cursor: int | None
 
 
+class AuditExtent(msgspec.Struct, frozen=True, gc=False):
+    """How much was ever recorded, of all chains together.
+
+    `waiting_since` is when the oldest entry behind those that were asked for was recorded; None when there is none.
+    """
+
+    entries: int
+    waiting_since: Instant | None
+
+
 class AuditLog(Protocol):
     """Read the audit log. These verbs see deleted tenants too: who may ask for whom is for the caller to decide."""
 
@@ -69,6 +79,10 @@ class AuditLog(Protocol):
 
     async def list_audit_heads(self) -> list[AuditHeadRecord]:
         """Give the end of every chain, ordered by tenant."""
+        ...
+
+    async def get_audit_extent(self, signed: int) -> AuditExtent:
+        """Count the entries that were ever recorded, pruned ones too; say since when those behind `signed` wait."""
         ...
 
     async def list_audit_entries(self, tenant_id: str, *, after_seq: int, limit: int) -> list[AuditEntryRecord]:

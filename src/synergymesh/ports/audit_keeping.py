@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.instants import Instant
-from synergymesh.ports.audit import AuditHeadRecord
+from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord
 
 if TYPE_CHECKING:
     from synergymesh.ports.changes import Noted
@@ -32,6 +33,21 @@ class HoldRecord(msgspec.Struct, frozen=True, gc=False):
     tenant_id: str
     reason: str
     held_at: Instant
+
+
+class UnsuccessfulRecord(msgspec.Struct, frozen=True, gc=False):
+    """How often something did not succeed.
+
+    `reason` is the type of an error, of a limit that was hit its name; empty where neither is known. `count` is that of
+    what happened, where one entry stands for several.
+    """
+
+    tenant_id: str
+    action: str
+    outcome: str
+    reason: str
+    count: int
+    last_at: Instant
 
 
 class AuditScan(Protocol):
@@ -58,6 +74,16 @@ class AuditScan(Protocol):
 
         What stands in the database is given as it is, whatever it is.
         """
+        ...
+
+    def unsuccessful(self, tenant_id: str | None, since: Instant) -> list[UnsuccessfulRecord]:
+        """Count what failed or was denied, of one tenant or of all (None), the most frequent first."""
+        ...
+
+    def newest(
+        self, actions: Sequence[Action], tenant_id: str | None, since: Instant, limit: int
+    ) -> list[AuditEntryRecord]:
+        """Give the newest entries of these actions, which are not routine, of one tenant or of all (None)."""
         ...
 
     def tombstones(self, tenant_id: str) -> list[TombstoneRecord]:

@@ -13,7 +13,7 @@ from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, NotRunning, StoreUnavailable
-from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord, AuditPage
+from synergymesh.ports.audit import AuditEntryRecord, AuditExtent, AuditHeadRecord, AuditPage
 from synergymesh.ports.changes import Unit
 from synergymesh.ports.records import (
     AttemptRecord,
@@ -219,6 +219,10 @@ class _ReadVerbs(AuditKeepingReads):
     async def list_audit_heads(self) -> list[AuditHeadRecord]:
         """Give the end of every chain, ordered by tenant."""
         return await self._read(audit_reads.list_heads)
+
+    async def get_audit_extent(self, signed: int) -> AuditExtent:
+        """Count the entries that were ever recorded, pruned ones too; say since when those behind `signed` wait."""
+        return await self._read(audit_reads.get_extent, signed)
 
     async def list_audit_entries(self, tenant_id: str, *, after_seq: int, limit: int) -> list[AuditEntryRecord]:
         """Give the entries of one chain in its order, those behind `after_seq`."""

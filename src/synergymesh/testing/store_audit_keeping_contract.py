@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.audit.forms import MESH, Gap, Tombstone, genesis_hash
-from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord
+from synergymesh.ports.audit import AuditExtent
+from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord, UnsuccessfulRecord
 from synergymesh.ports.changes import Noted
 from synergymesh.ports.store import Store
-from synergymesh.testing.store_changes import ACME, record, tenant
+from synergymesh.testing.store_changes import ACME, BETA, S, created, record, task_finished, tenant
 
 KEY_OF_ALICE = bytes(range(32))
 NOTES = 12
@@ -65,6 +66,56 @@ class AuditKeepingContract:
         assert ACME in await store.scan_audit(lambda scan: scan.tenants())
         assert await store.scan_audit(lambda scan: scan.log_id()) == await store.get_audit_log_id()
         assert await store.scan_audit(lambda scan: scan.heads()) == await store.list_audit_heads()
+
+    async def test_a_scan_counts_what_did_not_succeed_by_reason(self, store: Store) -> None:
+        error = b'{"type":"builtins.ValueError","message":"no","chain":[]}'
+        for number in range(3):
+            run_id = f"run-{number}"
+            await record(store, created(run_id))
+            await record(store, task_finished(run_id, "a", status=S.FAILED, error=error, result=None, ended_at=2_500))
+        for number, count in ((1, b"1"), (2, b"40")):
+            details = b'{"count": ' + count + b', "minute": 0}'
+            hit = Noted(BETA, Action.LIMIT_HIT, "limit/rate_limit", number, Outcome.DENIED, 100 * number, details)
+            await record(store, hit)
+        found = await store.scan_audit(lambda scan: scan.unsuccessful(None, 0))
+        assert found == [
+            UnsuccessfulRecord(BETA, "limit.hit", "denied", "rate_limit", 41, 200),
+            UnsuccessfulRecord(ACME, "task.finished", "failure", "builtins.ValueError", 3, 2_500),
+        ]
+        assert await store.scan_audit(lambda scan: scan.unsuccessful(BETA, 0)) == found[:1]
+        assert await store.scan_audit(lambda scan: scan.unsuccessful(BETA, 200)) == [
+            UnsuccessfulRecord(BETA, "limit.hit", "denied", "rate_limit", 40, 200)
+        ]
+        assert await store.scan_audit(lambda scan: scan.unsuccessful(None, 2_501)) == []
+
+    async def test_a_scan_gives_the_newest_entries_of_actions(self, store: Store) -> None:
+        await fill_log(store)
+        await record(store, tenant("tenant-late"))
+        wanted = (Action.AUDIT_READ, Action.TENANT_CREATED)
+
+        async def newest(tenant_id: str | None, since: int, limit: int) -> list[tuple[str, int]]:
+            found = await store.scan_audit(lambda scan: scan.newest(wanted, tenant_id, since, limit))
+            return [(entry.tenant_id, entry.at) for entry in found]
+
+        assert await newest(None, 0, 3) == [("tenant-late", 1_000), (ACME, 111), (ACME, 110)]
+        assert await newest(ACME, 109, 100) == [(ACME, 111), (ACME, 110), (ACME, 109), (ACME, 1_000)]
+        only = (Action.TENANT_CREATED,)
+        assert len(await store.scan_audit(lambda scan: scan.newest(only, None, 0, 100))) == 3
+
+    async def test_the_extent_of_the_log_counts_pruned_entries_and_says_since_when_the_last_ones_wait(
+        self, store: Store
+    ) -> None:
+        before = (await store.get_audit_extent(0)).entries
+        assert await store.get_audit_extent(before) == AuditExtent(before, None)
+        await fill_log(store)
+        entries = before + NOTES
+        assert await store.get_audit_extent(entries) == AuditExtent(entries, None)
+        assert await store.get_audit_extent(entries - 2) == AuditExtent(entries, 110)
+        assert await store.get_audit_extent(entries + 99) == AuditExtent(entries, None)
+        assert await bury(store, 2, 7)
+        while await store.delete_pruned_audit_entries(100):
+            pass
+        assert (await store.get_audit_extent(0)).entries == entries + 1
 
     async def test_a_scan_finds_the_first_and_last_entry_of_a_time(self, store: Store) -> None:
         await fill_log(store)

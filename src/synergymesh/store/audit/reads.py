@@ -20,6 +20,7 @@ from synergymesh.ports.audit import (
     AUDIT_PAGE_MAX,
     AUDIT_SCAN_MAX,
     AuditEntryRecord,
+    AuditExtent,
     AuditHeadRecord,
     AuditPage,
 )
@@ -46,6 +47,13 @@ _HEADS = Query(
     sa.select(*(audit_heads.c[name] for name in AuditHeadRecord.__struct_fields__)).order_by(audit_heads.c.tenant_id),
     order=itemgetter(0),
 )
+_RECORDED = compile_query(sa.select(sa.func.coalesce(sa.func.sum(audit_heads.c.seq), 0)))
+_FROM_THE_END = compile_query(
+    sa.select(audit_entries.c.at).order_by(audit_entries.c.entry_id.desc()).limit(1).offset(sa.bindparam("behind"))
+)
+WAITING_LOOKED_AT_MAX = 100_000
+"""Entries behind a checkpoint that are counted back to the oldest one: ten milliseconds, and hours of trouble."""
+
 _CHAIN = Query(
     AuditEntryRecord,
     _ENTRY.where(audit_entries.c.tenant_id == sa.bindparam("tenant_id"), audit_entries.c.seq > sa.bindparam("after"))
@@ -75,6 +83,14 @@ def get_log_id(connection: sqlite3.Connection) -> str:
 def list_heads(connection: sqlite3.Connection) -> list[AuditHeadRecord]:
     """Give the end of every chain, ordered by tenant."""
     return _HEADS.run(connection, {})
+
+
+def get_extent(connection: sqlite3.Connection, signed: int) -> AuditExtent:
+    """Count the entries of all chains; say when the oldest of those behind the first `signed` was recorded."""
+    entries = connection.execute(_RECORDED).fetchone()[0]
+    behind = min(entries - signed, WAITING_LOOKED_AT_MAX)
+    row = connection.execute(_FROM_THE_END, {"behind": behind - 1}).fetchone() if behind > 0 else None
+    return AuditExtent(entries, None if row is None else row[0])
 
 
 def list_entries(connection: sqlite3.Connection, tenant_id: str, after_seq: int, limit: int) -> list[AuditEntryRecord]:

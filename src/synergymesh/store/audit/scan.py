@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.instants import Instant
-from synergymesh.ports.audit import AuditHeadRecord
-from synergymesh.ports.audit_keeping import TombstoneRecord
-from synergymesh.store.audit import keeping, reads
+from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord
+from synergymesh.ports.audit_keeping import TombstoneRecord, UnsuccessfulRecord
+from synergymesh.store.audit import keeping, reads, summaries
 from synergymesh.store.schema import audit_entries, audit_tombstones
 from synergymesh.store.statements import compile_query
 
@@ -109,6 +110,16 @@ class SqliteAuditScan:
             if len(chunk) < CHUNK:
                 return
             after_seq = chunk[-1][0]
+
+    def unsuccessful(self, tenant_id: str | None, since: Instant) -> list[UnsuccessfulRecord]:
+        """Count what failed or was denied, of one tenant or of all (None), the most frequent first."""
+        return summaries.count_unsuccessful(self._connection, tenant_id, since)
+
+    def newest(
+        self, actions: Sequence[Action], tenant_id: str | None, since: Instant, limit: int
+    ) -> list[AuditEntryRecord]:
+        """Give the newest entries of these actions, which are not routine, of one tenant or of all (None)."""
+        return summaries.list_newest(self._connection, actions, tenant_id, since, limit)
 
     def tombstones(self, tenant_id: str) -> list[TombstoneRecord]:
         """Give the tombstones of a tenant, the first one first."""
