@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import audit, backlog, engine, enterprise, limits, resolver
+from benchmarks import audit, backlog, engine, enterprise, fairness, limits, resolver, scheduler
 
 GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("single_runs", "tasks_per_second"): (">=", 8_000),
@@ -31,6 +31,14 @@ GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("latency", "p99_ms_full"): ("<=", 10),
     ("queued_memory", "peak_mb_with_100000_queued_runs"): ("<=", 300),
     ("queued_memory", "bytes_per_tenant"): ("<=", 2_048),
+    ("decisions", "decision_us_10000_tenants"): ("<=", 20),
+    ("decisions", "decision_us_100000_tenants"): ("<=", 50),
+    ("idle_tenants", "bytes_per_idle_tenant"): ("<=", 2_048),
+    ("fairness", "jain_index_fair"): (">=", 0.99),
+    ("fairness", "utilisation_fair"): (">=", 0.99),
+    ("fairness", "wait_ratio_to_allowed"): ("<=", 1),
+    ("replayed_day", "seconds"): ("<=", 10),
+    ("replayed_day", "seconds_with_refused_submissions"): ("<=", 10),
     ("audit_layered_runs", "share_median"): (">=", 0.85),
     ("audit_single_runs", "share_median"): (">=", 0.85),
     ("enterprise_calls", "calls_per_second_in_sequence"): (">=", 1_500),
@@ -57,7 +65,7 @@ AUDIT = "audit"
 
 MODULE_OF = {
     scenario: module.__name__
-    for module in (engine, backlog, limits, audit, enterprise)
+    for module in (engine, scheduler, fairness, backlog, limits, audit, enterprise)
     for scenario in module.SCENARIOS
 }
 MODULE_OF["audit_verify"] = "benchmarks.audit_verify"
