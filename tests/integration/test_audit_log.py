@@ -180,6 +180,28 @@ async def test_a_checkpoint_is_written_at_the_end_behind_the_last_entry(tmp_path
     assert pinned.last.entries == count(database)
 
 
+async def test_making_and_replacing_the_key_is_recorded_in_the_log_of_the_mesh(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/mesh.db"
+    async with Orchestrator(database) as mesh:
+        await mesh.create_tenant("Acme")
+    async with Orchestrator(database) as mesh:
+        (old,) = await mesh.audit_keys()
+        with mesh.acting_as(ALICE):
+            new = await mesh.rotate_audit_key()
+        entries = [entry for entry in (await mesh.audit_log("")).entries if entry.action.startswith("key.")]
+        assert [(entry.action, entry.entity, entry.details) for entry in reversed(entries)] == [
+            ("key.created", f"key/{old.key_id}", {"public_key": old.public}),
+            ("key.created", f"key/{new.key_id}", {"public_key": new.public}),
+            ("key.rotated", f"key/{new.key_id}", {"old": old.key_id, "new": new.key_id}),
+            ("key.revoked", f"key/{old.key_id}", {"replaced_by": new.key_id}),
+        ]
+        assert [entry.actor == "user/u-17" for entry in reversed(entries)] == [False, True, True, True]
+        assert (await mesh.verify_audit()).findings == []
+    async with Orchestrator(database) as mesh:
+        assert (await mesh.verify_audit()).findings == []
+        assert len((await mesh.audit_log("", action="key.created")).entries) == 2
+
+
 async def test_files_and_sinks_are_where_the_settings_say(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

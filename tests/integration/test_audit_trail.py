@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from synergymesh import Actor, Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, task, workflow
+from synergymesh import (
+    Actor,
+    BreakerPolicy,
+    Orchestrator,
+    ResourceQuota,
+    RetryPolicy,
+    TenantTier,
+    Workflow,
+    task,
+    workflow,
+)
 from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.audit.forms import MESH, chain_hash, genesis_hash, payload_hash
 from synergymesh.errors import RateLimitExceeded, RunFailed, StoreUnavailable
@@ -79,6 +89,64 @@ async def test_each_thing_is_recorded_on_the_account_of_who_asked_for_it(mesh: O
     started = (await chain_of(mesh, MESH))[0]
     assert started.action == "mesh.started"
     assert started.actor.startswith("user/")
+
+
+async def test_what_people_hold_back_and_let_go_again_is_recorded_on_their_account(mesh: Orchestrator) -> None:
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    waiting = Workflow("waiting").add(wait, id="wait").add(one, id="then", after=["wait"])
+    tenant = (await mesh.create_tenant("Acme", TenantTier.ENTERPRISE, quota=ROOMY)).tenant_id
+    handle = await mesh.submit(waiting, tenant=tenant)
+    with mesh.acting_as(ALICE):
+        assert await mesh.pause_run(handle.id)
+        assert await mesh.resume_run(handle.id)
+        assert not await mesh.resume_run(handle.id)
+        for whose in (tenant, None):
+            await mesh.pause_workflow("waiting", tenant=whose)
+            assert await mesh.resume_workflow("waiting", tenant=whose)
+            assert not await mesh.resume_workflow("waiting", tenant=whose)
+        await mesh.suspend_tenant(tenant)
+        await mesh.resume_tenant(tenant)
+
+    def done_by_alice(entries: list[AuditEntryRecord]) -> list[tuple[str, str, str]]:
+        return [(entry.action, entry.entity, entry.outcome) for entry in entries if entry.actor == "user/alice"]
+
+    of_workflow = [
+        ("workflow.paused", "workflow/waiting", "success"),
+        ("workflow.resumed", "workflow/waiting", "success"),
+    ]
+    assert done_by_alice(await chain_of(mesh, tenant)) == [
+        ("run.paused", f"run/{handle.id}", "success"),
+        ("run.resumed", f"run/{handle.id}", "success"),
+        *of_workflow,
+        ("tenant.suspended", f"tenant/{tenant}", "success"),
+        ("tenant.resumed", f"tenant/{tenant}", "success"),
+    ]
+    assert done_by_alice(await chain_of(mesh, MESH)) == of_workflow, "what is about all tenants is the mesh's"
+
+
+async def test_a_circuit_that_opens_by_itself_and_is_closed_by_hand_is_recorded(mesh: Orchestrator) -> None:
+    def fail() -> None:
+        raise OSError("no answer")
+
+    failing = Workflow("failing").add(task(fail, breaker="bank", retry=RetryPolicy(max_retries=0)), id="fail")
+    tenant = (await mesh.create_tenant("Acme", TenantTier.ENTERPRISE, quota=ROOMY)).tenant_id
+    await mesh.set_breaker_policy(tenant, BreakerPolicy(minimum_calls=2), breaker="bank")
+    for _ in range(2):
+        with pytest.raises(RunFailed):
+            await (await mesh.submit(failing, tenant=tenant)).result(10)
+    with mesh.acting_as(ALICE):
+        await mesh.reset_breaker(tenant, breaker="bank")
+    changes = [entry for entry in await chain_of(mesh, tenant) if entry.action == "breaker.changed"]
+    assert [(entry.entity, entry.actor, entry.outcome) for entry in changes] == [
+        ("breaker/bank", "system/engine", "failure"),
+        ("breaker/bank", "user/alice", "success"),
+    ]
+    opened, closed = (json.loads(entry.payload)["details"] for entry in changes)
+    assert (opened["state"], opened["calls"], opened["failures"], opened["trips"]) == ("open", 2, 2, 1)
+    assert opened["until"] > changes[0].at
+    assert (closed["state"], closed["trips"]) == ("closed", 0)
 
 
 async def test_retries_and_failures_are_recorded_with_the_type_of_the_error_only(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from synergymesh import (
+    Actor,
     DeadLetter,
     ExecutionStatus,
     Orchestrator,
@@ -105,6 +106,27 @@ async def test_redriving_a_dead_letter_goes_on_with_its_run(mesh: Orchestrator, 
     assert (await mesh.get_dead_letter(letter.id)).retried_as == handle.id
     with pytest.raises(RunNotRetryable, match=handle.id):
         await mesh.redrive_dead_letter(letter.id)
+
+
+async def test_the_audit_log_names_each_dead_letter_that_was_redriven_and_its_new_run(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    shop = Shop()
+    run_ids = [await shop.fail(mesh, tenant, order) for order in (1, 2, 3)]
+    shop.broken = False
+    assert await (await mesh.retry_run(run_ids[2])).result(10)
+    first = await mesh.redrive_dead_letter(f"{run_ids[0]}:charge")
+    with mesh.acting_as(Actor(type="user", id="u-7")):
+        second = (await mesh.redrive_dead_letters(tenant=tenant)).runs[run_ids[1]]
+    found = (await mesh.audit_log(tenant, action="dead_letter.redriven")).entries
+    assert [(entry.entity, entry.details) for entry in found] == [
+        (f"dead_letter/{run_ids[1]}:charge", {"run_id": second}),
+        (f"dead_letter/{run_ids[0]}:charge", {"run_id": first.id}),
+    ], "and a run that is retried as a whole is no redriven dead letter"
+    assert found[0].actor == "user/u-7"
+    with pytest.raises(RunNotRetryable):
+        await mesh.redrive_dead_letter(f"{run_ids[0]}:charge")
+    assert (await mesh.audit_log(tenant, action="dead_letter.redriven")).entries == found
 
 
 async def test_a_redrive_that_fails_makes_a_new_dead_letter(mesh: Orchestrator, tenant: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from synergymesh.config import IDENTIFIER_MAX
+from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.payload import encode
 from synergymesh.domain.scheduling.tenant_queue import level_of
@@ -30,7 +31,7 @@ from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.timing.time_limits import start_by
 from synergymesh.engine.versions import Version, Versions
 from synergymesh.errors import IdempotencyConflict, InvalidRequest, StoreError, StoreUnavailable
-from synergymesh.ports.changes import CancelRequested, Change, RunCreated, RunLinked, RunStarted, TaskFinished
+from synergymesh.ports.changes import CancelRequested, Change, Noted, RunCreated, RunLinked, RunStarted, TaskFinished
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.records import Refused, TaskRecord
 from synergymesh.workflows.workflow import Workflow
@@ -50,6 +51,7 @@ class Origin(msgspec.Struct, frozen=True):
         replay_of: the run that it repeats.
         reused: tasks of that run whose results are used again.
         cancelled: whether that run was cancelled, and this one only undoes what it did.
+        dead_letter: the id of the dead letter that somebody redrives, or None.
         size: how many tasks are left; None for all that are not reused.
     """
 
@@ -57,6 +59,7 @@ class Origin(msgspec.Struct, frozen=True):
     replay_of: str | None = None
     reused: Sequence[TaskRecord] = ()
     cancelled: bool = False
+    dead_letter: str | None = None
     size: int | None = None
 
     def open_tasks(self, version: Version) -> int:
@@ -68,6 +71,19 @@ class Origin(msgspec.Struct, frozen=True):
         changes: list[Change] = [
             RunLinked(row.run_id, row.tenant_id, self.retry_of, self.replay_of, row.created_at, row.by)
         ]
+        if self.dead_letter is not None:
+            changes.append(
+                Noted(
+                    row.tenant_id,
+                    Action.DEAD_LETTER_REDRIVEN,
+                    f"dead_letter/{self.dead_letter}",
+                    row.created_at,
+                    Outcome.SUCCESS,
+                    row.created_at,
+                    msgspec.json.encode({"run_id": row.run_id}),
+                    row.by,
+                )
+            )
         if self.reused:
             changes.append(RunStarted(row.run_id, row.tenant_id, row.created_at))
         if self.cancelled:

@@ -33,6 +33,7 @@ class Action(StrEnum):
     TASK_INTERRUPTED = "task.interrupted"
     TASK_CRASHED = "task.crashed"
     TASK_FINISHED = "task.finished"
+    DEAD_LETTER_REDRIVEN = "dead_letter.redriven"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"
     RUNS_PRUNED = "runs.pruned"
     WORKFLOW_PAUSED = "workflow.paused"
@@ -105,6 +106,9 @@ CATALOGUE: dict[Action, Described] = {
         _routine(Action.TASK_INTERRUPTED, "task/RUN/COMPONENT", "the process was shut down while an attempt ran"),
         _routine(Action.TASK_CRASHED, "task/RUN/COMPONENT", "the process died while an attempt was known to run"),
         _routine(Action.TASK_FINISHED, "task/RUN/COMPONENT", "a task is final; its status is in the details"),
+        _routine(
+            Action.DEAD_LETTER_REDRIVEN, "dead_letter/RUN:COMPONENT", "the run of a dead letter goes on in a new one"
+        ),
         _sensitive(
             Action.DEAD_LETTER_DISCARDED, "dead_letter/RUN:COMPONENT", "a dead letter is put away, with a reason"
         ),

@@ -152,9 +152,11 @@ class DeadLetters:
 
     async def _go_on(self, record: DeadLetterRecord) -> tuple[str, str]:
         """Go on with the run, or, if something could not be undone, with undoing."""
+        run_id, tenant_id = record.run_id, record.tenant_id
+        dead_letter = f"{run_id}:{record.component_id}"
         if record.component_id.startswith(UNDO):
-            return await self._reruns.compensate(record.run_id, record.tenant_id)
-        return await self._reruns.retry(record.run_id, record.tenant_id, from_failed=True)
+            return await self._reruns.compensate(run_id, tenant_id, dead_letter=dead_letter)
+        return await self._reruns.retry(run_id, tenant_id, from_failed=True, dead_letter=dead_letter)
 
     async def _redrive_in_time(self, record: DeadLetterRecord) -> str:
         while True:

@@ -41,8 +41,16 @@ class Reruns:
         self._watching = watching
         self._payload_bytes_max = payload_bytes_max
 
-    async def retry(self, run_id: str, tenant_id: str | None, *, from_failed: bool) -> tuple[str, str]:
+    async def retry(
+        self, run_id: str, tenant_id: str | None, *, from_failed: bool, dead_letter: str | None = None
+    ) -> tuple[str, str]:
         """Go on with a run that did not succeed; give the new run's id and its tenant's.
+
+        Args:
+            run_id: which.
+            tenant_id: whose it has to be; None for the operator.
+            from_failed: whether results are used again.
+            dead_letter: the id of the dead letter that is redriven, or None.
 
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
@@ -53,7 +61,7 @@ class Reruns:
         record = await self._watching.record_of(run_id, tenant_id)
         await self._check_retryable(record)
         reused = await self._reusable(record) if from_failed else []
-        return await self._enter(record, record.input, Origin(retry_of=run_id, reused=reused))
+        return await self._enter(record, record.input, Origin(retry_of=run_id, reused=reused, dead_letter=dead_letter))
 
     async def replay(self, run_id: str, tenant_id: str | None, input_: Mapping[str, Any] | None) -> tuple[str, str]:
         """Do again what a run did, all of it, with the same version and input or with another input.
@@ -137,8 +145,13 @@ class Reruns:
         letter = await self._store.get_dead_letter(task.run_id, task.component_id, task.tenant_id)
         return letter is not None and letter.discarded_at is not None
 
-    async def compensate(self, run_id: str, tenant_id: str) -> tuple[str, str]:
+    async def compensate(self, run_id: str, tenant_id: str, *, dead_letter: str) -> tuple[str, str]:
         """Go on with undoing where it failed, in a new run that does nothing else; give its id and its tenant's.
+
+        Args:
+            run_id: of which run.
+            tenant_id: whose it is.
+            dead_letter: the id of the dead letter that is redriven.
 
         Raises:
             RunNotRetryable: somebody was faster, or the run is open.
@@ -157,6 +170,7 @@ class Reruns:
             retry_of=run_id,
             reused=[task for task in tasks if task not in undone],
             cancelled=record.cancel_requested_at is not None,
+            dead_letter=dead_letter,
             size=len(undone),
         )
         return await self._enter(record, record.input, origin)
