@@ -15,6 +15,7 @@ from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.background import Background
 from synergymesh.engine.backlog.doubts import Doubts
 from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.circuits import Circuits
@@ -139,7 +140,8 @@ def assemble(
     executors.update(seams.executors)
     dice = seams.dice or Random()
     clock = SteadyClock(clock, asyncio.get_running_loop().time)
-    committer = Committer(store)
+    background = Background(clock)
+    committer = Committer(store, background)
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
     traces = None
@@ -177,7 +179,9 @@ def assemble(
         tenants, scheduler, runs, limit_hits, store, clock, queued_tasks_max=settings.max_queued_tasks
     )
     versions = Versions(store, workflows, default_retry, settings.task_request(), payload_bytes_max)
-    window = Window(store, runs, versions, dispatcher, tenants, clock, runs_max=settings.waiting_runs_in_memory)
+    window = Window(
+        store, runs, versions, dispatcher, tenants, clock, background, runs_max=settings.waiting_runs_in_memory
+    )
 
     time_limits = TimeLimits(deadlines, runs, attempts, scheduler, store, window, clock)
     dispatcher.limited_offered = time_limits.offered
@@ -202,7 +206,9 @@ def assemble(
         dice,
         payload_bytes_max=payload_bytes_max,
     )
-    monitoring = Monitoring(store, statistics, scheduler, tenants, admission, runs, committer, dispatcher, clock)
+    monitoring = Monitoring(
+        store, statistics, scheduler, tenants, admission, runs, committer, dispatcher, background, clock
+    )
     secret = settings.alert_webhook_secret
     delivery = Delivery(
         *read_sinks(
@@ -211,7 +217,7 @@ def assemble(
             allow_private=settings.alert_webhook_allow_private,
         )
     )
-    alerts = Alerts(monitoring, statistics, tenants, committer, clock, delivery.tell)
+    alerts = Alerts(monitoring, statistics, tenants, committer, background, clock, delivery.tell)
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
     direct_calls = DirectCalls(
         tenants, admission, versions, submission, runs, dispatcher, control, clock, payload_bytes_max=payload_bytes_max
@@ -220,7 +226,9 @@ def assemble(
         submission.traced = traces.submitted
         direct_calls.traced = traces.caller
     reruns = Reruns(store, tenants, versions, submission, watching, payload_bytes_max=payload_bytes_max)
-    maintenance = Maintenance(store, committer, scheduler, attempts, statistics, alerts, neighbours, limit_hits, clock)
+    maintenance = Maintenance(
+        store, committer, scheduler, attempts, statistics, alerts, neighbours, limit_hits, clock, background
+    )
     maintenance.sweep = time_limits.end_overdue
     auditing = assemble_auditing(store, settings, committer, tenants, clock)
     return Parts(
@@ -257,5 +265,5 @@ def assemble(
         monitoring=monitoring,
         alerts=alerts,
         delivery=delivery,
-        housekeeping=Housekeeping(store, committer, tenants, versions, clock),
+        housekeeping=Housekeeping(store, committer, tenants, versions, clock, background),
     )

@@ -16,7 +16,8 @@ def table() -> str:
     """Give every metric with its name as it is exposed, its type and its labels."""
     empty: dict[str, object] = {}
     for name, kind in MeshFigures.__annotations__.items():
-        empty[name] = Durations() if "Durations" in str(kind) else () if "Sequence" in str(kind) else 0
+        nothing = {"Durations": Durations(), "Sequence": (), "Mapping": {}}
+        empty[name] = next((value for word, value in nothing.items() if word in str(kind)), 0)
     rows = []
     for family in metrics._Families(MeshFigures(**empty), tenants_max=1).collect():  # type: ignore[arg-type]
         ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
@@ -39,7 +40,14 @@ def test_the_guide_has_every_metric() -> None:
 def test_the_guide_has_every_kind_of_alert() -> None:
     from synergymesh.domain.observability.alerts import Condition
 
-    named = (Condition.__doc__ or "").partition("kind: a stable name: ")[2].partition(".\n")[0].split(", ")
+    named: list[str] = (
+        (Condition.__doc__ or "")
+        .partition("kind: a stable name: ")[2]
+        .partition(".\n")[0]
+        .replace("\n", " ")
+        .split(",")
+    )
+    named = [kind.strip() for kind in named]
     text = GUIDE.read_text(encoding="utf-8")
     assert len(named) >= 4
     assert [kind for kind in named if f"`{kind}`" not in text] == []

@@ -24,7 +24,7 @@ from synergymesh import (
     current_task,
 )
 from synergymesh.domain.scheduling.explain import Reason
-from synergymesh.engine.backlog.open_tasks import window as window_module
+from synergymesh.engine.backlog import window as window_module
 from synergymesh.engine.backlog.window import Window
 from synergymesh.errors import NotRunning, StoreUnavailable, UnknownRun
 from synergymesh.settings import read_settings

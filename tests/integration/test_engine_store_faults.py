@@ -11,7 +11,7 @@ import pytest
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, Workflow, current_task, ref
 from synergymesh.engine import attempts as attempts_module
 from synergymesh.engine import committer as committer_module
-from synergymesh.engine.backlog.open_tasks import doubts as doubts_module
+from synergymesh.engine.backlog import doubts as doubts_module
 from synergymesh.errors import StoreError, StoreLocked, StoreUnavailable
 from synergymesh.ports.changes import RunCreated, TaskFinished, TaskStarted, Unit
 

@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synergymesh.engine import committer as committer_module
+from synergymesh.engine.background import Background
 from synergymesh.engine.committer import Committer
 from synergymesh.errors import NotRunning, StoreCorrupt, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.ports.changes import RunStarted, Unit
+from synergymesh.ports.clock import SystemClock
 from synergymesh.ports.records import COMMITTED, CommitResult, Committed, Refused
 
+SHORT = Exception("the store answers for fewer units than it was given")
 FULL = StoreUnavailable("mesh.db: the disk is full")
 
 
@@ -32,7 +35,7 @@ def numbers(units: Sequence[Unit]) -> list[int]:
 class ScriptedStore:
     """Answer each commit by the next step of the script: None for well, or an error before or after the write."""
 
-    def __init__(self, *script: StoreError | None, after: bool = False) -> None:
+    def __init__(self, *script: Exception | None, after: bool = False) -> None:
         self.script = list(script)
         self.after = after
         self.batches: list[list[int]] = []
@@ -48,6 +51,8 @@ class ScriptedStore:
         await asyncio.sleep(0)
         await self.open.wait()
         error = self.script.pop(0) if self.script else None
+        if error is SHORT:
+            return []
         if error is None or self.after:
             self.batches.append(numbers(units))
         if error is not None:
@@ -66,7 +71,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(store: Any) -> AsyncIterator[Committer]:
-    committer = Committer(store)
+    committer = Committer(store, Background(SystemClock()))
     committer.start()
     try:
         yield committer
@@ -208,7 +213,7 @@ async def test_who_waits_for_room_is_told_when_the_database_cannot_be_written(mo
 
 async def test_closing_writes_what_waits_and_then_takes_nothing_more() -> None:
     store = ScriptedStore()
-    committer = Committer(store)  # type: ignore[arg-type]
+    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
     committer.start()
     received = answers(committer, 3)
     await committer.close()
@@ -220,7 +225,7 @@ async def test_closing_writes_what_waits_and_then_takes_nothing_more() -> None:
 
 async def test_a_unit_that_comes_after_the_end_is_told_so_and_nobody_waits_for_ever() -> None:
     store = ScriptedStore()
-    committer = Committer(store)  # type: ignore[arg-type]
+    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
     committer.start()
     await committer.close()
     async with asyncio.timeout(5):
@@ -234,7 +239,7 @@ async def test_closing_gives_up_after_one_more_try_and_nothing_later_is_recorded
 ) -> None:
     monkeypatch.setattr(committer_module, "BATCH_UNITS_MAX", 2)
     store = ScriptedStore(FULL)
-    committer = Committer(store)  # type: ignore[arg-type]
+    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
     committer.start()
     store.open.clear()
     received = answers(committer, 6)
@@ -255,7 +260,7 @@ async def test_after_an_error_that_does_not_pass_all_that_waits_is_given_up_and_
     monkeypatch.setattr(committer_module, "BATCH_UNITS_MAX", 2)
     broken = StoreCorrupt("mesh.db is damaged")
     store = ScriptedStore(broken)
-    committer = Committer(store)  # type: ignore[arg-type]
+    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
     committer.start()
     received = answers(committer, 5)
     await committer.drained()
@@ -326,3 +331,57 @@ def test_under_random_faults_every_unit_is_answered_once_and_nothing_kept_is_los
         asyncio.run(scenario())
     except AssertionError as error:
         raise AssertionError(f"seed {seed}: {error}") from error
+
+
+# --- what nobody expected -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a mistake of ours"), MemoryError(), SHORT, KeyError()])
+async def test_whoever_waits_is_answered_whatever_goes_wrong_in_a_commit_and_the_next_one_is_written(
+    error: Exception,
+) -> None:
+    store = ScriptedStore(error)
+    background = Background(SystemClock())
+    committer = Committer(store, background)  # type: ignore[arg-type]
+    committer.start()
+    async with asyncio.timeout(5):
+        received = answers(committer, 3, may_fail=lambda n: n == 0)
+        await committer.drained()
+        assert {type(answer) for answer in received.values()} == {StoreError}
+        assert len(received) == 3
+        await committer.room()
+        assert await committer.record(unit(9)) == COMMITTED
+        await committer.close()
+    assert background.faults["commits"].count == 1
+    assert store.recorded == [9]
+
+
+async def test_who_makes_a_mistake_when_he_is_told_keeps_nobody_else_from_being_told() -> None:
+    store = ScriptedStore(None, FULL, StoreCorrupt("mesh.db is damaged"))
+    background = Background(SystemClock())
+    committer = Committer(store, background)  # type: ignore[arg-type]
+    told: list[Any] = []
+
+    def mistaken(answer: Any) -> None:
+        raise LookupError("a mistake of ours")
+
+    def room_made() -> None:
+        raise LookupError("another one")
+
+    def recorded(*_: object) -> None:
+        raise LookupError("and another one")
+
+    committer.room_made, committer.recorded = room_made, recorded
+    committer.start()
+    async with asyncio.timeout(5):
+        for _ in range(3):  # well, tried again after the full disk and given up
+            for number in range(2):
+                committer.put(unit(number), mistaken, may_fail=number == 0)
+            committer.put(unit(2), told.append)
+            await committer.drained()
+        assert await committer.record(unit(9)) == COMMITTED
+        await committer.close()
+    assert [type(each) for each in told] == [Committed, StoreCorrupt, Committed]
+    assert background.faults["what follows a commit"].count == 6
+    assert background.faults["what follows room for more"].count == 4
+    assert background.faults["what is counted of commits"].count == 3

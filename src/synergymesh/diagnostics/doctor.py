@@ -33,5 +33,5 @@ async def examine(database: str, now: Instant, *, deep: bool = False) -> list[Fi
     if not is_wrong(finding for finding in findings if finding.subject in _NEEDED):
         findings += await examine_audit_lag(path, now)
     if path.exists():
-        findings.append(await examine_owner(path))
+        findings += await examine_owner(path)
     return findings

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 
+from synergymesh.domain.fault_tolerance.retry import describe
 from synergymesh.domain.observability.tallies import Durations
+from synergymesh.engine.background import Background
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.logs import Log
 from synergymesh.ports.changes import Unit
@@ -58,8 +60,9 @@ class Committer:
         recorded: is called with the units of each transaction and their answers, before those who wait for them are.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, background: Background) -> None:
         self._store = store
+        self._background = background
         self._waiting: deque[Entry] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -165,14 +168,17 @@ class Committer:
             await self._write(batch)
             if not self.is_full:
                 self._room.set()
-                self.room_made()
+                with self._background.guard("what follows room for more"):
+                    self.room_made()
 
     async def _write(self, batch: list[Entry]) -> None:
         for failures in range(1_000_000):
             try:
                 begun = perf_counter_ns()
                 results = await self._store.commit([entry.unit for entry in batch])
-            except StoreError as error:
+                assert len(results) == len(batch), "a store answers for each unit"
+            except Exception as raised:
+                error = raised if isinstance(raised, StoreError) else self._unexpected(raised)
                 batch = self._after_failure(batch, error)
                 if not batch:
                     return
@@ -187,10 +193,23 @@ class Committer:
             self.batches += 1
             self.units += len(batch)
             self.durations.add((perf_counter_ns() - begun) // 1_000)
-            self.recorded(batch, results)
+            with self._background.guard("what is counted of commits"):
+                self.recorded(batch, results)
             for entry, result in zip(batch, results, strict=True):
-                entry.done(result)
+                self._tell(entry, result)
             return
+
+    def _tell(self, entry: Entry, answer: Answer) -> None:
+        """Tell somebody; what goes wrong with him is not to keep the others from being told."""
+        try:
+            entry.done(answer)
+        except Exception as error:
+            self._background.note("what follows a commit", error)
+
+    def _unexpected(self, error: Exception) -> StoreError:
+        """Say what is no error of a database as one: those who wait are to be told, and the next batch is written."""
+        self._background.note("commits", error)
+        return StoreError(f"the database could not be written because of an error inside of it: {describe(error)}")
 
     def _after_failure(self, batch: list[Entry], error: StoreError) -> list[Entry]:
         """Give up what may fail, in this batch and behind it; keep the rest."""
@@ -203,7 +222,7 @@ class Committer:
         self._room.set()
         for entry in (*batch, *waiting):
             if entry.may_fail:
-                entry.done(error)
+                self._tell(entry, error)
         kept = [entry for entry in batch if not entry.may_fail]
         if not kept:
             self.trouble = None  # nothing is tried again by itself, so the next submission has to find out
@@ -220,7 +239,7 @@ class Committer:
         self.trouble = None
         log.error("results could not be recorded; their tasks run again after a restart", units=len(lost))
         for entry in lost:
-            entry.done(error)
+            self._tell(entry, error)
 
 
 def _nothing(*_: object) -> None:

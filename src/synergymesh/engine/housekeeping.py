@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.retention import ended_before
+from synergymesh.engine.background import Background
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.run_ids import first_run_id
 from synergymesh.engine.tenants import Tenants
@@ -69,8 +70,17 @@ class Pruned:
 class Housekeeping:
     """Delete in small steps what is not kept any longer; between two steps everything else has its turn."""
 
-    def __init__(self, store: Store, committer: Committer, tenants: Tenants, versions: Versions, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        tenants: Tenants,
+        versions: Versions,
+        clock: Clock,
+        background: Background,
+    ) -> None:
         self._store = store
+        self._background = background
         self._committer = committer
         self._tenants = tenants
         self._versions = versions
@@ -78,13 +88,14 @@ class Housekeeping:
         self._tasks: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
         self._warned = False
+        self._rest_seconds = FIRST_PASS_SECONDS
+        self._versions_due = 0.0
 
     def start(self) -> None:
         """Begin."""
-        loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self._prune_for_ever(), name="synergymesh-housekeeping"),
-            loop.create_task(self._watch_log(), name="synergymesh-log"),
+            self._background.start("housekeeping", self._make_a_pass),
+            self._background.start("log", self._watch_log),
         ]
 
     async def close(self) -> None:
@@ -162,32 +173,29 @@ class Housekeeping:
         await asyncio.sleep((loop.time() - begun) * REST)
         return answer
 
-    async def _prune_for_ever(self) -> None:
+    async def _make_a_pass(self) -> None:
+        await asyncio.sleep(self._rest_seconds)
+        self._rest_seconds = PASS_SECONDS
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(FIRST_PASS_SECONDS)
-        versions_due = loop.time()
-        while True:
-            versions = loop.time() >= versions_due
-            try:
-                await self.prune(versions=versions)
-                if versions:
-                    versions_due = loop.time() + VERSIONS_SECONDS
-            except StoreError as error:
-                log.warning("what is not kept any longer could not be deleted; tried again", error=str(error))
-            await asyncio.sleep(PASS_SECONDS)
+        versions = loop.time() >= self._versions_due
+        try:
+            await self.prune(versions=versions)
+            if versions:
+                self._versions_due = loop.time() + VERSIONS_SECONDS
+        except StoreError as error:
+            log.warning("what is not kept any longer could not be deleted; tried again", error=str(error))
 
     async def _watch_log(self) -> None:
-        while True:
-            await asyncio.sleep(LOG_SECONDS)
-            try:
-                length = await self._store.shorten_log()
-            except StoreError as error:
-                log.warning("the database's log could not be shortened; tried again", error=str(error))
-                continue
-            if length > LOG_BYTES_WARNED and not self._warned:
-                log.warning(
-                    "the database's log cannot be shortened: a program has been reading the same state for long. "
-                    "Look for open transactions of other programs on this database",
-                    log_bytes=length,
-                )
-            self._warned = length > LOG_BYTES_WARNED
+        await asyncio.sleep(LOG_SECONDS)
+        try:
+            length = await self._store.shorten_log()
+        except StoreError as error:
+            log.warning("the database's log could not be shortened; tried again", error=str(error))
+            return
+        if length > LOG_BYTES_WARNED and not self._warned:
+            log.warning(
+                "the database's log cannot be shortened: a program has been reading the same state for long. "
+                "Look for open transactions of other programs on this database",
+                log_bytes=length,
+            )
+        self._warned = length > LOG_BYTES_WARNED

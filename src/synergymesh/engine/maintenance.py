@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.engine.attempts import Attempts
+from synergymesh.engine.background import Background
 from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.limit_hits import LimitHits
 from synergymesh.engine.live import LiveRun
@@ -64,8 +65,10 @@ class Maintenance:
         neighbours: Neighbours,
         limit_hits: LimitHits,
         clock: Clock,
+        background: Background,
     ) -> None:
         self._store = store
+        self._background = background
         self._committer = committer
         self._scheduler = scheduler
         self._attempts = attempts
@@ -75,13 +78,14 @@ class Maintenance:
         self._limit_hits = limit_hits
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._ticks = 0
         self._written: dict[str, dict[Hashable, int]] = {}
         self.purge_is_due = True
         self.sweep: Callable[[], Awaitable[None]] | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.get_running_loop().create_task(self._tick_for_ever(), name="synergymesh-maintenance")
+        self._task = self._background.start("maintenance", self._tick)
 
     async def close(self) -> None:
         """End."""
@@ -118,25 +122,37 @@ class Maintenance:
         for start in range(0, len(changes), ESTIMATES_PER_UNIT):
             self._committer.put(changes[start : start + ESTIMATES_PER_UNIT], _whatever, may_fail=True)
 
-    async def _tick_for_ever(self) -> None:
-        ticks = 0
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            ticks += 1
+    async def _tick(self) -> None:
+        """Do what is due, each thing apart: an error in one of them is not to keep the others from being done."""
+        await asyncio.sleep(TICK_SECONDS)
+        self._ticks += 1
+        guard = self._background.guard
+        with guard("long tasks"):
             self._attempts.record_long_tasks()
+        with guard("charges of long tasks"):
             self._scheduler.correct_long(self._clock.now())
+        with guard("neighbours"):
             self._neighbours.count()
+        with guard("limit hits"):
             self._limit_hits.flush(self._clock.now())
-            if ticks % COUNT_TICKS == 0:
+        if self._is_due(COUNT_TICKS):
+            with guard("statistics"):
                 self._statistics.write()
-            if ticks % LEARN_TICKS == 0:
+        if self._is_due(LEARN_TICKS):
+            with guard("learnt durations"):
                 self.record_learnt()
-            if ticks % ALERT_TICKS == 0:
+        if self._is_due(ALERT_TICKS):
+            with guard("alerts"):
                 self._alerts.look()
-            if ticks % SWEEP_TICKS == 0 and self.sweep is not None:
+        if self._is_due(SWEEP_TICKS) and self.sweep is not None:
+            with guard("overdue runs"):
                 await self._sweep(self.sweep)
-            if self.purge_is_due or ticks % PRUNE_TICKS == 0:
+        if self.purge_is_due or self._is_due(PRUNE_TICKS):
+            with guard("deletions"):
                 await self._delete()
+
+    def _is_due(self, every: int) -> bool:
+        return self._ticks % every == 0
 
     async def _sweep(self, sweep: Callable[[], Awaitable[None]]) -> None:
         try:

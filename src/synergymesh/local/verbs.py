@@ -17,6 +17,7 @@ import msgspec
 from synergymesh.audit.auditing import AuditKey
 from synergymesh.audit.entries import AuditEntries
 from synergymesh.audit.exporting import AuditExport
+from synergymesh.domain.observability.alerts import Condition
 from synergymesh.domain.observability.service_levels import ServiceLevel
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.scheduling.limits import CohortShare
@@ -285,6 +286,7 @@ SET_QUOTA = Verb("set_quota", NewQuota, Tenant)
 SET_WEIGHT = Verb("set_weight", NewWeight, Tenant)
 THROTTLE_TENANT = Verb("throttle_tenant", Throttle, Tenant)
 LOGS = Verb("logs", LogsOf, list[LogLine])
+ALERTS = Verb("alerts", Nothing, list[Condition])
 METRICS_TEXT = Verb("metrics_text", Nothing, str)
 GET_TENANT_HEALTH = Verb("get_tenant_health", OfTenant, TenantHealth)
 SLA_REPORT = Verb("sla_report", OfTenant, list[ServiceLevel])
@@ -323,6 +325,7 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             OVERVIEW,
             NEIGHBOURS,
             LOGS,
+            ALERTS,
             METRICS_TEXT,
             GET_TENANT_HEALTH,
             SLA_REPORT,

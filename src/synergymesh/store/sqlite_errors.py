@@ -45,6 +45,9 @@ def translate(error: Exception, where: str) -> Exception:
         return StoreError(f"{where}: {error}")
     if isinstance(error, UnicodeError):
         return InvalidRequest(f"a text cannot be stored or looked for: {error}. Leave lone surrogates out.")
+    if isinstance(error, MemoryError):  # what sqlite3 raises in place of SQLITE_NOMEM
+        cause, remedy = _UNAVAILABLE[sqlite3.SQLITE_NOMEM]
+        return StoreUnavailable(f"{where}: {cause}. {remedy}.")
     if isinstance(error, OSError):
         return StoreUnavailable(f"{where}: {error.strerror or error}. Check the file, its directory and the disk.")
     return error

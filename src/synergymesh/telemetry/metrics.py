@@ -129,6 +129,14 @@ class _Families(Collector):
         yield GaugeMetricFamily(
             "synergymesh_database_writable", "1 unless the database could not be written last.", figures.is_writable
         )
+        faults = CounterMetricFamily(
+            "synergymesh_internal_errors",
+            "Errors inside of SynergyMesh, by the work in which they were.",
+            labels=["work"],
+        )
+        for work, count in sorted(figures.faults.items()):
+            faults.add_metric([work], count)
+        yield faults
 
 
 def exposition(figures: MeshFigures, *, tenants_max: int) -> str:

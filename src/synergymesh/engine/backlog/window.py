@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.domain.scheduling.queue_views import TenantView
 from synergymesh.domain.states import TenantStatus
+from synergymesh.engine.background import Background
 from synergymesh.engine.backlog.waiting import BEFORE_ALL, Part, live_run, place_of, waits
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
@@ -58,10 +59,12 @@ class Window:
         dispatcher: Dispatcher,
         tenants: Tenants,
         clock: Clock,
+        background: Background,
         *,
         runs_max: int,
     ) -> None:
         self._store = store
+        self._background = background
         self._runs = runs
         self._versions = versions
         self._dispatcher = dispatcher
@@ -316,7 +319,11 @@ class Window:
             await self._fill(part)
         except StoreError as error:
             log.warning("a backlog could not be read; tried again", tenant_id=part.tenant_id, error=str(error))
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._fill_soon, part)
+        except Exception as error:
+            self._background.note("backlogs", error)
+        else:
+            return
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._fill_soon, part)
 
     async def _fill(self, part: Part) -> None:
         part.reading = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from synergymesh.domain.observability.alerts import Alert, AlertBook, Condition, Severity
 from synergymesh.domain.observability.health import EXECUTIONS_MIN, Health
 from synergymesh.domain.observability.service_levels import service_level
+from synergymesh.engine.background import Background
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.observability.monitoring import Monitoring
 from synergymesh.engine.observability.statistics import Statistics
@@ -32,6 +33,7 @@ class Alerts:
         statistics: Statistics,
         tenants: Tenants,
         committer: Committer,
+        background: Background,
         clock: Clock,
         tell: Callable[[Sequence[Alert]], None],
     ) -> None:
@@ -39,6 +41,7 @@ class Alerts:
         self._statistics = statistics
         self._tenants = tenants
         self._committer = committer
+        self._background = background
         self._clock = clock
         self._tell = tell
         self._book = AlertBook()
@@ -60,6 +63,11 @@ class Alerts:
         if trouble is not None:
             summary = f"the database cannot be written: {trouble}"
             yield Condition(kind="database_not_writable", tenant_id=None, severity=Severity.CRITICAL, summary=summary)
+        recent = self._background.recent
+        if recent:
+            told = "; ".join(f"{work}: {fault.error}" for work, fault in sorted(recent.items()))
+            summary = f"errors inside of SynergyMesh, the log has their tracebacks: {told}"
+            yield Condition(kind="internal_error", tenant_id=None, severity=Severity.WARNING, summary=summary)
         for tenant_id in self._statistics.active():
             tenant = self._tenants.find(tenant_id)
             if tenant is None:

@@ -13,6 +13,7 @@ from synergymesh.domain.observability.tallies import Durations, Tally
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import TenantStatus
 from synergymesh.engine.admission import Admission
+from synergymesh.engine.background import Background
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
@@ -114,6 +115,7 @@ class MeshFigures:
         starts, dispatch_seconds: attempts that were started, and the time that choosing and starting them took.
         units_waiting: changes that wait to be written.
         is_writable: whether the database could be written the last time.
+        faults: errors inside of SynergyMesh, by the work in which they were.
     """
 
     tenants: Sequence[TenantFigures]
@@ -126,6 +128,7 @@ class MeshFigures:
     dispatch_seconds: float
     units_waiting: int
     is_writable: bool
+    faults: Mapping[str, int]
 
 
 class Monitoring:
@@ -141,12 +144,14 @@ class Monitoring:
         runs: OpenRuns,
         committer: Committer,
         dispatcher: Dispatcher,
+        background: Background,
         clock: Clock,
     ) -> None:
         self._store = store
         self._runs = runs
         self._committer = committer
         self._dispatcher = dispatcher
+        self._background = background
         self._statistics = statistics
         self._scheduler = scheduler
         self._tenants = tenants
@@ -206,6 +211,7 @@ class Monitoring:
             dispatch_seconds=dispatcher.busy_nanoseconds / 1e9,
             units_waiting=committer.waiting,
             is_writable=committer.trouble is None,
+            faults={work: fault.count for work, fault in self._background.faults.items()},
         )
 
     def health(self, tenant_id: object) -> TenantHealth:
