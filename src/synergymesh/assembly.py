@@ -220,7 +220,16 @@ def assemble(
     alerts = Alerts(monitoring, statistics, tenants, committer, background, clock, delivery.tell)
     control = Control(store, tenants, runs, attempts, scheduler, watching, window)
     direct_calls = DirectCalls(
-        tenants, admission, versions, submission, runs, dispatcher, control, clock, payload_bytes_max=payload_bytes_max
+        tenants,
+        admission,
+        versions,
+        submission,
+        runs,
+        dispatcher,
+        attempts,
+        control,
+        clock,
+        payload_bytes_max=payload_bytes_max,
     )
     if traces is not None:
         submission.traced = traces.submitted

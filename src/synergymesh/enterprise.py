@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
@@ -24,6 +25,7 @@ from synergymesh.portal import Portal
 from synergymesh.ports.clock import Clock
 from synergymesh.resolver.dependency_resolver import DependencyResolver
 from synergymesh.settings import Settings
+from synergymesh.workflows.direct_tasks import loop_waiting
 from synergymesh.workflows.workflow import Workflow
 
 TenantConfig = Tenant
@@ -88,7 +90,7 @@ AUDIT_PAGE = 1_000
 HOURS_MAX = 1_000_000
 """More than a century."""
 
-Function = Callable[..., Awaitable[Any]]
+Function = Callable[..., Coroutine[Any, Any, Any]]
 T = TypeVar("T")
 
 
@@ -156,6 +158,8 @@ class EnterpriseSynergyMeshOrchestrator:
         self.resolver = DependencyResolver()
         self._default_retry = default_retry
         self._graph_lock = threading.Lock()
+        self._closing: Future[None] | None = None
+        self._close_lock = threading.RLock()  # a signal handler may close what its own thread is closing
         self._portal = Portal("synergymesh-portal", self.close)
         try:
             self._call(self.orchestrator.start())
@@ -164,12 +168,29 @@ class EnterpriseSynergyMeshOrchestrator:
             raise
 
     def close(self) -> None:
-        """Let running tasks end within the grace period, record everything, release the database; twice is no harm."""
-        try:
-            if self._portal.is_open:
-                self._call(self.orchestrator.close())
-        finally:
-            self._portal.close()
+        """Let running tasks end within the grace period, record everything, release the database; twice is no harm.
+
+        Who closes while somebody else does waits for that. In a running event loop it blocks the loop, so functions
+        that run there cannot end: they are interrupted at once, and their callers get `NotRunning`; `aclose` and
+        `async with` let them end. Interrupted itself, by Ctrl-C, it goes on behind, and another `close()` waits for it.
+
+        Raises:
+            NotRunning: a task of a workflow tries to close the orchestrator that runs it, which goes on.
+            StoreError: the last changes could not be recorded.
+        """
+        self._portal.check_caller()
+        if self._portal.is_open:  # asked before the lock, which may be held for ever in a process that was forked off
+            with self._close_lock, loop_waiting():
+                self._close()
+
+    async def aclose(self) -> None:
+        """Close without blocking the event loop: what runs in it can end within the grace period.
+
+        Raises:
+            NotRunning, StoreError: as in `close`.
+        """
+        self._portal.check_caller()
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -178,6 +199,14 @@ class EnterpriseSynergyMeshOrchestrator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     # --- tenants --------------------------------------------------------------------------------------------------
 
@@ -265,7 +294,8 @@ class EnterpriseSynergyMeshOrchestrator:
             UnknownTenant: there is none of that id.
             TenantHasOpenRuns: it has open runs, and force is False.
         """
-        self._call(self.orchestrator.delete_tenant(tenant_id, force=force))
+        with loop_waiting():
+            self._call(self.orchestrator.delete_tenant(tenant_id, force=force))
 
     # --- execution ------------------------------------------------------------------------------------------------
 
@@ -597,6 +627,17 @@ class EnterpriseSynergyMeshOrchestrator:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
+    def _close(self) -> None:
+        if not self._portal.is_open:
+            return
+        if self._closing is None:
+            self._closing = self._portal.begin(self.orchestrator.close())
+        try:
+            self._closing.result()
+        finally:
+            if self._closing.done():
+                self._portal.close()
+
     def _list_tenants(self) -> list[Tenant]:
         return self._call(self.orchestrator.list_tenants())
 
@@ -605,7 +646,7 @@ class EnterpriseSynergyMeshOrchestrator:
 
     async def _execute(self, tenant_id: str, calls: list[DirectCall]) -> list[ExecutionResult]:
         loop = asyncio.get_running_loop()
-        return await asyncio.wrap_future(self._portal.begin(self.orchestrator.call(calls, tenant=tenant_id, loop=loop)))
+        return await self._portal.wait_for(self.orchestrator.call(calls, tenant=tenant_id, loop=loop))
 
     def _policy(self, component_id: str, max_retries: int | None) -> RetryPolicy | None:
         policy = self.retry_policies.get(component_id)

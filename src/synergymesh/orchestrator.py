@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -49,6 +50,9 @@ from synergymesh.workflows.registry import Registry
 from synergymesh.workflows.workflow import Workflow
 
 PAGE_RUNS_MAX = 1_000
+
+LAST_RECORDS_SECONDS = 2.0
+"""How long the end waits for the last results to be recorded before it writes the figures without them."""
 
 
 class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
@@ -186,7 +190,12 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         await parts.doubts.close()
         parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
+        parts.direct_calls.stop_waiting()
         await parts.attempts.drain(grace)
+        parts.direct_calls.give_up()
+        with suppress(TimeoutError):  # what has just ended is counted once it is recorded
+            async with asyncio.timeout(LAST_RECORDS_SECONDS):
+                await parts.committer.drained()
         parts.maintenance.record_everything()
         parts.deadlines.close()
         await parts.committer.close()

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from synergymesh.errors import NotRunning
+from synergymesh.logs import Log
+
+END_SECONDS = 1.0
+"""How long coroutines and threads may take to end when the portal is closed."""
+
+CLOSED_MEANWHILE = "the orchestrator was closed meanwhile. Open a new one, and ask again."
+
+log = Log("synergymesh.portal")
 
 T = TypeVar("T")
 
@@ -33,35 +42,77 @@ class _Threads(ThreadPoolExecutor):
 class Portal:
     """Run coroutines in an event loop in a thread of its own, from any other thread.
 
-    The thread is a daemon: a program that forgets to close the portal still ends, and `at_exit` is called before.
+    The thread is a daemon: a program that forgets to close the portal still ends, and `at_exit` is called before. A
+    process that was forked off has no such thread, so the portal is closed there.
 
     Args:
         name: of the thread.
         at_exit: is called when the interpreter ends and the portal is still open.
-
-    Attributes:
-        is_open: until `close()`.
     """
 
     def __init__(self, name: str, at_exit: Callable[[], object]) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_Threads(thread_name_prefix=name))
+        self._threads = _Threads(thread_name_prefix=name)
+        self._loop.set_default_executor(self._threads)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._at_exit = at_exit
-        self.is_open = True
+        self._process = os.getpid()
+        self._open = True
+        self._opening = threading.Lock()
+        """Held while something is begun, so that nothing is begun in a loop that ends."""
         self._thread.start()
         atexit.register(at_exit)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether something can be run: until `close()`, and only in the process that made it."""
+        return self._open and not self._is_forked
+
+    @property
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
+
+    def check_caller(self) -> None:
+        """Refuse a caller who would wait for itself.
+
+        Raises:
+            NotRunning: the caller is the portal's own thread.
+        """
+        if threading.current_thread() is self._thread:
+            raise NotRunning("a task cannot call the synchronous orchestrator that runs it: it would wait for itself.")
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for what it gives; blocks the calling thread.
 
         Raises:
-            NotRunning: the portal is closed, or the caller is the portal's own thread.
+            NotRunning: the portal is closed, is closed meanwhile, or the caller is the portal's own thread.
         """
-        if threading.current_thread() is self._thread:
+        try:
+            self.check_caller()
+        except NotRunning:
             coroutine.close()
-            raise NotRunning("a task cannot call the synchronous orchestrator that runs it: it would wait for itself.")
-        return self.begin(coroutine).result()
+            raise
+        try:
+            return self.begin(coroutine).result()
+        except CancelledError:
+            if self.is_open:
+                raise
+            raise NotRunning(CLOSED_MEANWHILE) from None
+
+    async def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for what it gives in the caller's event loop; cancelling the caller cancels it.
+
+        Raises:
+            NotRunning: the portal is closed, or is closed meanwhile.
+        """
+        future = self.begin(coroutine)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self.is_open or (caller is not None and caller.cancelling()):
+                raise
+            raise NotRunning(CLOSED_MEANWHILE) from None
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin to run a coroutine.
@@ -69,18 +120,26 @@ class Portal:
         Raises:
             NotRunning: the portal is closed.
         """
-        if not self.is_open:
+        if self._is_forked:
             coroutine.close()
-            raise NotRunning("the orchestrator is closed. Open a new one.")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            raise NotRunning(
+                "this process was forked off, and the orchestrator stayed with the other one. Open a new one here."
+            )
+        with self._opening:
+            if self._open:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        coroutine.close()
+        raise NotRunning("the orchestrator is closed. Open a new one.")
 
     def close(self) -> None:
-        """End the loop and the thread. Closing twice does nothing."""
-        if not self.is_open:
+        """End the loop and the thread. What ignores that it is cancelled is left behind after a second."""
+        if self._is_forked:
             return
-        self.is_open = False
+        with self._opening:
+            if self._open:
+                self._open = False
+                self._loop.call_soon_threadsafe(self._loop.stop)
         atexit.unregister(self._at_exit)
-        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def _run(self) -> None:
@@ -88,10 +147,30 @@ class Portal:
         try:
             self._loop.run_forever()
         finally:
-            left = asyncio.all_tasks(self._loop)
+            self._end_tasks()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._end_threads()
+            self._loop.close()
+
+    def _end_tasks(self) -> None:
+        """Cancel what is left, again and again if it swallows that, but not for ever: somebody waits for the thread."""
+        until = self._loop.time() + END_SECONDS
+        while (left := asyncio.all_tasks(self._loop)) and self._loop.time() < until:
             for task in left:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
+            done, _ = self._loop.run_until_complete(asyncio.wait(left, timeout=END_SECONDS / 10))
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # asked for, so that it is not reported as forgotten
+        if left:
+            log.warning("coroutines are left behind, which ignore that they are cancelled", coroutines=len(left))
+
+    def _end_threads(self) -> None:
+        """Let go of the loop's threads; the interpreter waits at its exit for those that still work."""
+        try:
+            ending = threading.Thread(target=self._threads.shutdown, name=f"{self._thread.name}-end", daemon=True)
+            ending.start()
+        except RuntimeError:  # the interpreter ends
+            self._threads.shutdown(wait=False)
+        else:
+            ending.join(END_SECONDS)

@@ -8,14 +8,14 @@ After a crash it cannot be called again, so a run that was written is failed wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo, RetryPolicy
+from synergymesh.domain.fault_tolerance.retry import ErrorInfo, Interrupted, RetryPolicy
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
@@ -23,6 +23,7 @@ from synergymesh.domain.workflow.definition import Component, Dependency, Workfl
 from synergymesh.domain.workflow.templates import Template
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.admission import Admission
+from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.control.cancellation import Control
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
@@ -54,7 +55,7 @@ class DirectCall:
     """
 
     component_id: str
-    function: Callable[..., Awaitable[Any]]
+    function: Callable[..., Coroutine[Any, Any, Any]]
     component_type: str = "task"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     retry: RetryPolicy | None = None
@@ -90,12 +91,10 @@ class ExecutionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Give a dictionary with times in ISO 8601; `output` stays the object that it is."""
-        shown = asdict(self)
-        shown["status"] = self.status.value
-        shown["output"] = self.output
+        shown = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("start_time", "end_time"):
             shown[name] = None if shown[name] is None else shown[name].isoformat()
-        return shown
+        return {**shown, "status": self.status.value, "metadata": dict(self.metadata)}
 
 
 class DirectCalls:
@@ -113,6 +112,7 @@ class DirectCalls:
         submission: Submission,
         runs: OpenRuns,
         dispatcher: Dispatcher,
+        attempts: Attempts,
         control: Control,
         clock: Clock,
         *,
@@ -125,6 +125,7 @@ class DirectCalls:
         self._submission = submission
         self._runs = runs
         self._dispatcher = dispatcher
+        self._attempts = attempts
         self._control = control
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
@@ -184,6 +185,19 @@ class DirectCalls:
         run.direct = tasks
         end = await self._wait(run)
         return [self._result(tenant, run, position, call, end) for position, call in enumerate(calls)]
+
+    def stop_waiting(self) -> None:
+        """Stop what runs in event loops that wait for the orchestrator to close: none of it can end before."""
+        for attempt in list(self._attempts.under_way.values()):
+            if isinstance(attempt.task, DirectTask) and attempt.task.loop_waits:
+                self._attempts.stop(attempt, Interrupted())
+
+    def give_up(self) -> None:
+        """Wait no longer for functions that go on although they were stopped, in whatever event loop."""
+        for attempt in list(self._attempts.under_way.values()):
+            if isinstance(attempt.task, DirectTask) and attempt.executor is not None:
+                attempt.task.given_up = True
+                attempt.executor.stop(attempt)
 
     async def _wait(self, run: LiveRun) -> RunFinished:
         ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()

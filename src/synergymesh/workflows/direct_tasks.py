@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -14,6 +15,27 @@ from synergymesh.ports.task_context import current_task, enter_task
 DIRECT = "direct"
 """Stands where a workflow version says where its functions are found again: these are not."""
 
+_waiting: set[asyncio.AbstractEventLoop] = set()
+
+
+@contextmanager
+def loop_waiting() -> Iterator[None]:
+    """Say that the running event loop, if there is one, waits inside: nothing in it can end before this has ended.
+
+    What runs there is given up as soon as it is stopped, since whoever stops it would wait for the loop, and the loop
+    for him. Its function is cancelled when the loop goes on.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        yield
+        return
+    _waiting.add(loop)
+    try:
+        yield
+    finally:
+        _waiting.discard(loop)
+
 
 class DirectTask:
     """Call a coroutine function in an event loop; what an attempt of a direct call runs.
@@ -21,6 +43,7 @@ class DirectTask:
     Attributes:
         value: what the function returned last; any object.
         calls: how often it was called.
+        given_up: whether nobody waits any more for the function to end when it is stopped.
         started_at, ended_at: of the first and of the last call, nanoseconds as the engine's clock gives them.
     """
 
@@ -35,6 +58,7 @@ class DirectTask:
         "_now",
         "calls",
         "ended_at",
+        "given_up",
         "payload_bytes_max",
         "started_at",
         "value",
@@ -42,7 +66,7 @@ class DirectTask:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Coroutine[Any, Any, Any]],
         arguments: Mapping[str, Any],
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], int],
@@ -56,6 +80,7 @@ class DirectTask:
         self.payload_bytes_max = payload_bytes_max
         self.value: Any = None
         self.calls = 0
+        self.given_up = False
         self.started_at: int | None = None
         self.ended_at: int | None = None
 
@@ -81,19 +106,32 @@ class DirectTask:
         except InvalidPayload:
             return b"null"
 
+    @property
+    def loop_waits(self) -> bool:
+        """Tell whether the function cannot end, because its event loop waits for somebody who would stop it."""
+        return self._loop in _waiting
+
     async def _call(self) -> Any:
         context = self._context.copy()
         context.run(enter_task, current_task())
         here = asyncio.get_running_loop()
         if here is self._loop:
             return await here.create_task(self._function(**self._arguments), context=context)
-        ended: asyncio.Future[asyncio.Task[Any]] = here.create_future()
+        ended: asyncio.Future[asyncio.Task[Any] | Exception] = here.create_future()
         begun: list[asyncio.Task[Any]] = []
 
+        def tell(outcome: asyncio.Task[Any] | Exception) -> None:
+            with suppress(RuntimeError):  # the orchestrator was closed, and nobody waits for the outcome any more
+                here.call_soon_threadsafe(_set, ended, outcome)
+
         def begin() -> None:
-            task = self._loop.create_task(self._function(**self._arguments), context=context)
+            try:
+                task = self._loop.create_task(self._function(**self._arguments), context=context)
+            except Exception as error:  # such as arguments that the function does not take
+                tell(error)
+                return
             begun.append(task)
-            task.add_done_callback(lambda done: here.call_soon_threadsafe(_set, ended, done))
+            task.add_done_callback(tell)
 
         def cancel() -> None:
             for task in begun:
@@ -103,14 +141,19 @@ class DirectTask:
         while True:
             try:
                 # shielded, because the slot is taken until the function has really ended
-                task = await asyncio.shield(ended)
-                return task.result()
+                outcome = await asyncio.shield(ended)
+                break
             except asyncio.CancelledError:
                 if ended.done():
                     raise
                 self._loop.call_soon_threadsafe(cancel)
+                if self.given_up or self.loop_waits:
+                    raise
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome.result()
 
 
-def _set(future: asyncio.Future[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
+def _set(future: asyncio.Future[asyncio.Task[Any] | Exception], outcome: asyncio.Task[Any] | Exception) -> None:
     if not future.done():
-        future.set_result(task)
+        future.set_result(outcome)
