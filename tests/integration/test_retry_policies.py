@@ -19,7 +19,8 @@ from synergymesh import (
     Workflow,
     current_task,
 )
-from synergymesh.domain.fault_tolerance.retry import FULL_TRACEBACKS_MAX, Ending
+from synergymesh.domain.fault_tolerance.error_info import FULL_TRACEBACKS_MAX
+from synergymesh.domain.fault_tolerance.retry import Ending
 from synergymesh.domain.fault_tolerance.tries import Cause
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownTenant
 
@@ -144,6 +145,34 @@ async def test_a_task_that_asks_for_a_later_attempt_loses_no_retry(
     assert [attempt.cause for attempt in task.failures] == [Cause.POSTPONED] * 5 + [Cause.FAILURE]
     assert (task.attempt, task.failed_attempts, task.interruptions) == (7, 1, 0)
     assert str(task.failures[0].error) == "synergymesh.errors.RetryLater: not ready"
+
+
+class Busy(RetryLater):
+    def __init__(self, response: str) -> None:
+        self.response = response  # and super().__init__() is forgotten
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_an_exception_that_misbehaves_fails_its_task_and_gives_its_slot_back(
+    mesh: Orchestrator, in_thread: bool
+) -> None:
+    def poll() -> None:
+        raise Busy("429")
+
+    async def poll_on_loop() -> None:
+        poll()
+
+    one = ResourceQuota(max_concurrent_tasks=1, max_tasks_per_hour=1_000, rate_limit_per_second=1_000)
+    tenant = (await mesh.create_tenant("One", "enterprise", quota=one)).tenant_id
+    work = poll if in_thread else poll_on_loop
+    handle = await mesh.submit(Workflow("w").add(work, id="poll", retry=at_once(1)), tenant=tenant)
+    behind = await mesh.submit(Workflow("v").add(asyncio.sleep, id="a", args=[0]), tenant=tenant)
+    with pytest.raises(RunFailed, match="it counts as a failure: its delay is missing"):
+        await handle.result(10)
+    await behind.result(10)
+    (task,) = (await mesh.get_run(handle.id)).tasks
+    assert (task.attempt, task.failed_attempts) == (2, 1)
+    assert "poll" in (task.error.traceback if task.error else "")
 
 
 async def test_a_task_that_gives_up_fails_at_once_and_says_what_was_behind_it(mesh: Orchestrator, tenant: str) -> None:

@@ -10,19 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synergymesh.domain.fault_tolerance.retry import (
+from synergymesh.domain.fault_tolerance.error_info import (
     DELAY_SECONDS_MAX,
+    MESSAGE_CHARACTERS_MAX,
+    SHORT_TRACEBACK_CHARACTERS,
+    TRACEBACK_CHARACTERS_MAX,
+    ErrorInfo,
+    describe,
+    shorten,
+)
+from synergymesh.domain.fault_tolerance.retry import (
     ELAPSED_SECONDS_MAX,
     LOSSES_MAX,
-    MESSAGE_CHARACTERS_MAX,
     NO_RETRY,
     POSTPONEMENTS_MAX,
     RETRIES_MAX,
-    SHORT_TRACEBACK_CHARACTERS,
-    TRACEBACK_CHARACTERS_MAX,
     Cancelled,
     Ending,
-    ErrorInfo,
     Interrupted,
     Lost,
     Outcome,
@@ -32,8 +36,6 @@ from synergymesh.domain.fault_tolerance.retry import (
     TimedOut,
     Verdict,
     decide,
-    describe,
-    shorten,
 )
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.states import ExecutionStatus

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo, RetryPolicy
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.fault_tolerance.retry_rules import RULES_MAX, RetryRule, RetryRules, change_rules, check_place
 from synergymesh.domain.fault_tolerance.tries import Cause, Tries, cause_of
 from synergymesh.domain.states import ExecutionStatus

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from synergymesh.domain.fault_tolerance.retry import describe
+from synergymesh.domain.fault_tolerance.error_info import describe
 from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.logs import Log
 from synergymesh.ports.clock import Clock

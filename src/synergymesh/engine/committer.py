@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 
-from synergymesh.domain.fault_tolerance.retry import describe
+from synergymesh.domain.fault_tolerance.error_info import describe
 from synergymesh.domain.observability.tallies import Durations
 from synergymesh.engine.background import Background
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable

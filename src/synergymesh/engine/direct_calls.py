@@ -15,7 +15,8 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo, Interrupted, RetryPolicy
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
+from synergymesh.domain.fault_tolerance.retry import Interrupted, RetryPolicy
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant

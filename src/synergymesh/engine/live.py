@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo, Outcome, TimedOut
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
+from synergymesh.domain.fault_tolerance.retry import Outcome, TimedOut
 from synergymesh.domain.fault_tolerance.tries import NO_TRIES, Cause, Tries
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode

@@ -12,16 +12,18 @@ from typing import Any, Protocol
 import msgspec
 
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.fault_tolerance.retry import (
+from synergymesh.domain.fault_tolerance.error_info import (
     FULL_TRACEBACKS_MAX,
     ErrorInfo,
+    describe,
+    shorten,
+)
+from synergymesh.domain.fault_tolerance.retry import (
     Outcome,
     RetryPolicy,
     Succeeded,
     Verdict,
     decide,
-    describe,
-    shorten,
 )
 from synergymesh.domain.fault_tolerance.tries import Cause, cause_of
 from synergymesh.domain.instants import Instant, to_datetime

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.fault_tolerance.tries import cause_of
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from inspect import CORO_CREATED, getcoroutinestate
 
-from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.domain.fault_tolerance.error_info import describe
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded
 from synergymesh.executors import capture
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import enter_task
@@ -57,8 +58,9 @@ class LoopExecutor:
         except asyncio.CancelledError as error:
             outcome = Cancelled() if call.stopped else Raised(describe(error))
         except BaseException as error:
-            # nothing that a task raises may end the loop; only Ctrl-C, and the end of the loop itself, go through
-            if isinstance(error, KeyboardInterrupt) or self._loop.is_closed():
+            # nothing that a task raises may end the loop; only Ctrl-C, and the end of the loop itself, go through.
+            # The type is asked, as an exception may answer `isinstance` with code of its own.
+            if issubclass(type(error), KeyboardInterrupt) or self._loop.is_closed():
                 raise
             outcome = Raised(describe(error))
         call.done(outcome)

@@ -6,7 +6,14 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo, describe
+from synergymesh.domain.fault_tolerance.retry import (
+    Cancelled,
+    Lost,
+    Outcome,
+    Raised,
+    Succeeded,
+)
 from synergymesh.executors import capture
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import enter_task
@@ -35,7 +42,14 @@ class ThreadExecutor:
 
     def run(self, call: Call) -> None:
         """Start a call and return at once."""
-        self._pool.submit(self._attempt, call)
+        try:
+            self._pool.submit(self._attempt, call)
+        except RuntimeError as error:  # there is no thread to be had
+            call.stopped = True  # it may be in the queue nevertheless
+            lost = ErrorInfo(
+                "synergymesh.NoThread", f"no thread could be started: {error}. Raise the limit of threads."
+            )
+            self._loop.call_soon(call.done, Lost(lost))
 
     def stop(self, call: Call) -> None:
         """Set `current_task().cancelled`; the function has to look at it."""

@@ -26,7 +26,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo, Verdict
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
+from synergymesh.domain.fault_tolerance.retry import Verdict
 from synergymesh.domain.fault_tolerance.tries import Cause, cause_of
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.observability.trace_context import TraceParent, read_traceparent

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 
-from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded, describe
+from synergymesh.domain.fault_tolerance.error_info import describe
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded
 from synergymesh.ports.executor import Call
 from synergymesh.ports.task_context import TaskContext, enter_task
 

@@ -7,7 +7,6 @@ Jitter" (AWS Architecture Blog, 2015).
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,18 +14,12 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
+from synergymesh.domain.fault_tolerance.error_info import DELAY_SECONDS_MAX, ErrorInfo, type_name
 from synergymesh.domain.instants import Instant, from_seconds
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.errors import GiveUp, InvalidRequest, RetryLater
+from synergymesh.errors import GiveUp, InvalidRequest
 
 RETRIES_MAX = 10_000
-MESSAGE_CHARACTERS_MAX = 2_000
-TRACEBACK_CHARACTERS_MAX = 16_000
-"""A recorded error stays readable, and small beside the row it stands in."""
-
-DELAY_SECONDS_MAX = 30 * 86_400.0
-"""No delay is longer than 30 days: what waits longer wants a new submission."""
-
 ELAPSED_SECONDS_MAX = 366 * 86_400.0
 """A year: longer limits of the time for retries are mistakes."""
 
@@ -35,12 +28,6 @@ POSTPONEMENTS_MAX = 1_000
 
 LOSSES_MAX = 3
 """Times that an executor may lose a task, as often as the process may die during it (`CRASHES_MAX`)."""
-
-FULL_TRACEBACKS_MAX = 20
-"""Earlier attempts of a task that are kept with their whole traceback; 10,000 of them would fill a disk."""
-
-SHORT_TRACEBACK_CHARACTERS = 2_000
-"""What is kept of the traceback of the attempts after those; the final error of a task has the whole one."""
 
 
 class Ending(StrEnum):
@@ -58,11 +45,6 @@ if TYPE_CHECKING:
     ErrorTypes = tuple[str | type[BaseException], ...]
 else:
     ErrorTypes = tuple[str, ...]  # what is kept of them are their names, and msgspec reads them back as that
-
-
-def type_name(exception_type: type[BaseException]) -> str:
-    """Give the full name of an exception type, as policies and recorded errors compare it."""
-    return f"{exception_type.__module__}.{exception_type.__qualname__}"
 
 
 def _names(value: object, field: str) -> tuple[str, ...]:
@@ -161,54 +143,6 @@ GIVE_UP = type_name(GiveUp)
 NEVER_RETRIED = frozenset({type_name(InvalidRequest), GIVE_UP})
 """What SynergyMesh itself refuses (a result that is no payload, an argument that does not fit) fails the same again,
 and a task that says that it gives up is believed."""
-
-
-class ErrorInfo(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Describe an error as data, so that it can cross a process and a database.
-
-    `types` are the full names of the exception's class and its bases, the class first; empty for what no exception
-    stands behind (a crash, a quarantine). `retry_after` are the seconds of a `RetryLater`. `ending` says of a final
-    error why no other attempt followed; it is an `Ending`, or empty.
-    """
-
-    type: str
-    message: str
-    types: tuple[str, ...] = ()
-    traceback: str = ""
-    retry_after: float | None = None
-    ending: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.type.removeprefix('builtins.')}: {self.message}" if self.message else self.type
-
-
-def describe(exception: BaseException, *, type_: type[BaseException] | None = None) -> ErrorInfo:
-    """Describe an exception: type, lineage, message and traceback, each within its limit."""
-    kind = type_ or type(exception)
-    trace = "".join(traceback.format_exception(exception))
-    if len(trace) > TRACEBACK_CHARACTERS_MAX:
-        trace = f"{trace[:1_000]}\n… shortened …\n{trace[1_000 - TRACEBACK_CHARACTERS_MAX :]}"
-    try:
-        message = str(exception)
-    except Exception as broken:
-        message = f"(its message cannot be shown: {type(broken).__name__})"
-    lineage = tuple(type_name(t) for t in kind.__mro__ if t is not object)
-    retry_after = min(exception.delay, DELAY_SECONDS_MAX) if isinstance(exception, RetryLater) else None
-    return ErrorInfo(
-        type_name(kind), _storable(message[:MESSAGE_CHARACTERS_MAX]), lineage, _storable(trace), retry_after
-    )
-
-
-def shorten(error: ErrorInfo) -> ErrorInfo:
-    """Give an error with the end of its traceback only."""
-    if len(error.traceback) <= SHORT_TRACEBACK_CHARACTERS:
-        return error
-    return msgspec.structs.replace(error, traceback=f"… shortened …\n{error.traceback[-SHORT_TRACEBACK_CHARACTERS:]}")
-
-
-def _storable(text: str) -> str:
-    """Replace what no database stores: NUL and lone surrogates."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "backslashreplace").decode()
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 

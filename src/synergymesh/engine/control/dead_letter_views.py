@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.instants import Instant, from_datetime, to_datetime
 from synergymesh.domain.payload import decode
 from synergymesh.domain.states import ExecutionStatus

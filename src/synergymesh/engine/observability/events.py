@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord

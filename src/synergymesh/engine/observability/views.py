@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from synergymesh.domain.fault_tolerance.breaker import BreakerState
-from synergymesh.domain.fault_tolerance.retry import ErrorInfo
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.fault_tolerance.tries import Cause, cause_of
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.observability.captured import OutputLine

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.fault_tolerance.retry import (
     TIMEOUT_TYPES,
     Ending,
-    ErrorInfo,
     TimedOut,
     TimeLimit,
     timeout_error,
