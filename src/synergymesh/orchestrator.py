@@ -178,6 +178,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         parts, self._parts = self._parts, None
         if parts is None:
             return
+        parts.dispatcher.stop()  # first of all: nothing new starts, however long the rest takes
         if self._server is not None:
             await self._server.close()
             self._server = None
@@ -188,7 +189,6 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         if parts.watchdog is not None:
             parts.watchdog.close()
         await parts.doubts.close()
-        parts.dispatcher.stop()
         grace = self.settings.shutdown_grace_seconds if grace_seconds is None else grace_seconds
         parts.direct_calls.stop_waiting()
         await parts.attempts.drain(grace)

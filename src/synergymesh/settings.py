@@ -6,19 +6,20 @@ What the program gives comes first, then the environment, then the file, then th
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import psutil
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from synergymesh import machine
 from synergymesh.config import PAYLOAD_BYTES_MAX
 from synergymesh.domain.audit.retention import AUDIT_DAYS_MAX
 from synergymesh.domain.quota import QUOTA_FIELD_MAX, ResourceQuota
 from synergymesh.domain.scheduling.limits import Capacity, Request
-from synergymesh.domain.tenants import RETENTION_DAYS_MAX, TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
+from synergymesh.domain.tenants import FEATURES, RETENTION_DAYS_MAX, TIER_PLANS, WEIGHT_MAX, TenantTier, TierPlan
 from synergymesh.errors import InvalidRequest
 
 FILE = "synergymesh.toml"
@@ -30,7 +31,17 @@ CONCURRENT_TASKS_DEFAULT = 256
 WAITING_RUNS_DEFAULT = 1_000
 """Runs of a tenant's backlog that are in memory: 2 MB, and half of them start while the next page is read."""
 
-Count = Annotated[int, Field(ge=1, le=QUOTA_FIELD_MAX)]
+TIER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def _no_truth_value(value: object) -> object:
+    """Refuse true and false, which Python takes for numbers."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_truth_value), Field(ge=1, le=QUOTA_FIELD_MAX)]
 
 
 class TierSettings(BaseModel):
@@ -67,6 +78,19 @@ class TierSettings(BaseModel):
     retention_days: Annotated[float, Field(ge=0, le=RETENTION_DAYS_MAX)] | None = None
     audit_days: Annotated[int, Field(ge=1, le=AUDIT_DAYS_MAX)] | None = None
     audit_sensitive_days: Annotated[int, Field(ge=1, le=AUDIT_DAYS_MAX)] | None = None
+
+    @field_validator("features")
+    @classmethod
+    def _need_known_features(cls, wanted: frozenset[str] | None) -> frozenset[str] | None:
+        """Refuse a feature that nothing asks for: it is a mistyped one."""
+        unknown = sorted((wanted or frozenset()) - FEATURES)
+        if unknown:
+            raise PydanticCustomError(
+                "unknown_feature",
+                "there is no feature {unknown}; features are {known}",
+                {"unknown": repr(unknown[0]), "known": ", ".join(sorted(FEATURES))},
+            )
+        return wanted
 
     def plan(self, name: str) -> TierPlan:
         """Give the tier's plan."""
@@ -127,7 +151,7 @@ class Settings(BaseSettings):
     synchronous: Literal["full", "normal"] = "full"
     max_concurrent_tasks: Count = CONCURRENT_TASKS_DEFAULT
     memory_mb: Count | None = None
-    cpus: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    cpus: Annotated[float, Field(ge=0.001, le=100_000)] | None = None
     task_memory_mb: Annotated[int, Field(ge=0, le=QUOTA_FIELD_MAX)] = 0
     task_cpus: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     max_queued_tasks: Count = 10_000_000
@@ -150,6 +174,22 @@ class Settings(BaseSettings):
     audit_checkpoint_units: Count = 100_000
     audit_sinks: list[str] = []
     tiers: dict[str, TierSettings] = {}
+
+    @field_validator("tiers")
+    @classmethod
+    def _name_tiers_in_small_letters(cls, tiers: dict[str, TierSettings]) -> dict[str, TierSettings]:
+        """Read the names of tiers in any case, as everywhere else."""
+        named = {name.lower(): tier for name, tier in tiers.items()}
+        for name in named:
+            if not TIER_NAME.fullmatch(name):
+                raise PydanticCustomError(
+                    "tier_name",
+                    "the name of a tier has letters, digits, - and _ and begins with a letter, at most 64; not {name}",
+                    {"name": repr(name[:80])},
+                )
+        if len(named) < len(tiers):
+            raise PydanticCustomError("tier_name", "two tiers have the same name but for capital letters")
+        return named
 
     @field_validator("traces")
     @classmethod
@@ -181,8 +221,8 @@ class Settings(BaseSettings):
 
     def capacity(self) -> Capacity:
         """Give what all tasks share: as said, or as the machine has it."""
-        memory_mb = self.memory_mb or psutil.virtual_memory().total // (1024 * 1024)
-        return Capacity(self.max_concurrent_tasks, memory_mb, int((self.cpus or _cpus()) * 1_000))
+        memory_mb = self.memory_mb or machine.memory_mb()
+        return Capacity(self.max_concurrent_tasks, memory_mb, int((self.cpus or machine.cpus()) * 1_000))
 
     def task_request(self) -> Request:
         """Give what a task takes that declares nothing."""
@@ -220,8 +260,3 @@ def change_settings(settings: Settings | None, given: dict[str, Any]) -> Setting
     if settings is None:
         return read_settings(**given)
     return read_settings(**{**settings.model_dump(exclude_unset=True), **given}) if given else settings
-
-
-def _cpus() -> int:
-    """Count the CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1

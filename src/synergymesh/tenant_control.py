@@ -80,7 +80,7 @@ class TenantControl:
         return await self._running.tenants.change_plan(tenant_id, weight=weight)
 
     async def throttle_tenant(self, tenant_id: str, percent: int | None) -> Tenant:
-        """Let a tenant use only that percentage of its own limits at a time; None for all of them.
+        """Let a tenant run only that percentage of the tasks at a time that its limits allow; None for all of them.
 
         Raises:
             UnknownTenant: there is none of that id.

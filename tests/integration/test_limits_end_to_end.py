@@ -332,6 +332,10 @@ async def test_sub_tenants_share_their_parents_quota_and_live_on_after_a_restart
         for handle in handles:
             await handle.result(10)
         assert most["all"] == 6
+        await mesh.set_tier(parent, "professional")
+        with pytest.raises(FeatureNotEnabled, match="multi_tenancy") as without:
+            await mesh.submit(graph, tenant=children[0])
+        assert without.value.tenant_id == parent
         for child in children:
             await mesh.delete_tenant(child)
         await mesh.delete_tenant(parent)
@@ -359,6 +363,67 @@ async def test_an_own_tier_of_the_configuration_is_used() -> None:
         assert (gold.tier, gold.weight, gold.quota.max_concurrent_tasks) == ("gold", 5, 3)
         with pytest.raises(InvalidRequest, match="gold"):
             await mesh.create_tenant("B", "silver")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tiers": {"gold": {"features": ["advanced_retries"]}}}, "no feature 'advanced_retries'"),
+        ({"tiers": {"": {}}}, "the name of a tier"),
+        ({"tiers": {"a b\n": {}}}, "the name of a tier"),
+        ({"tiers": {"Gold": {}, "gold": {}}}, "two tiers"),
+        ({"tiers": {"gold": {"max_concurrent_tasks": True}}}, "valid integer"),
+        ({"max_concurrent_tasks": True}, "valid integer"),
+        ({"cpus": 0.0005}, "greater than or equal to 0.001"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_with_its_name(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said) as refused:
+        read_settings(**given)
+    assert str(refused.value.field).startswith(next(iter(given)))
+
+
+async def test_an_own_tier_with_a_capital_letter_is_found_in_any_case() -> None:
+    settings = read_settings(database=":memory:", tiers={"Gold": {"weight": 5}}, cpus=0.001)
+    async with Orchestrator(settings=settings) as mesh:
+        assert [(await mesh.create_tenant("A", name)).tier for name in ("gold", "Gold", "GOLD")] == ["gold"] * 3
+
+
+async def test_tasks_that_declare_nothing_take_what_the_settings_say() -> None:
+    settings = read_settings(database=":memory:", task_memory_mb=300, task_cpus=0.5, cpus=8, memory_mb=10_000)
+    async with Orchestrator(settings=settings) as mesh:
+        quota = ResourceQuota(max_memory_mb=512, max_tasks_per_hour=10_000)
+        tenant = (await mesh.create_tenant("A", quota=quota)).tenant_id
+        begun, gate = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            begun.set()
+            await gate.wait()
+
+        handle = await mesh.submit(wide(3, function=work), tenant=tenant)
+        await begun.wait()
+        blocker = (await mesh.explain(handle.id)).waiting[0].blockers[0]
+        assert (blocker.reason, blocker.used, blocker.asked) == ("memory", 300, 300)
+        assert (await mesh.queue())[0].used.cpu_millis == 500
+        gate.set()
+        await handle.result(5)
+
+
+async def test_the_backlog_of_the_whole_mesh_has_a_limit_beside_each_tenants() -> None:
+    gate = asyncio.Event()
+    settings = read_settings(database=":memory:", max_queued_tasks=10, max_concurrent_tasks=1)
+    async with Orchestrator(settings=settings) as mesh:
+        one, other = [(await mesh.create_tenant(name, "enterprise")).tenant_id for name in "ab"]
+        first = await mesh.submit(wide(6, function=gate.wait), tenant=one)
+        await mesh.explain(first.id)
+        with pytest.raises(BacklogFull, match="the whole mesh") as refused:
+            await mesh.submit(wide(6, function=gate.wait), tenant=other)
+        assert refused.value.limit == 10
+        second = await mesh.submit(wide(4, function=gate.wait), tenant=other)
+        gate.set()
+        await first.result(5)
+        await second.result(5)
+        await (await mesh.submit(wide(10, function=gate.wait), tenant=other)).result(5)
 
 
 async def test_learnt_durations_are_kept_over_a_restart(open_mesh: Callable[..., Orchestrator]) -> None:

@@ -125,7 +125,7 @@ def change(
     max_queued_tasks: Queued = None,
     weight: Annotated[int | None, _limit("weight", "Weight in the fair queue instead of the plan's.")] = None,
     throttle: Annotated[
-        int | None, _limit("throttle", "Percentage of its own limits that it may use at a time; 100 ends it.")
+        int | None, _limit("throttle", "Percentage of its tasks at a time that may run; 100 ends it.")
     ] = None,
     retention_days: Annotated[
         str | None,

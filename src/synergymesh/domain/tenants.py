@@ -56,6 +56,8 @@ class TierPlan:
 _BASIC = frozenset({"basic_execution", "simple_monitoring"})
 _PROFESSIONAL = _BASIC | {"advanced_retry", "resource_management", "audit_logs", "sla_monitoring"}
 _ENTERPRISE = _PROFESSIONAL | {"multi_tenancy", "high_availability", "custom_policies", "advanced_analytics"}
+FEATURES = _ENTERPRISE
+"""Every feature that a tier can have."""
 
 TIER_PLANS: dict[TenantTier, TierPlan] = {
     TenantTier.BASIC: TierPlan(quota=ResourceQuota(), weight=1, sla_uptime_percent=99.0, features=_BASIC),
@@ -96,7 +98,7 @@ class TenantPolicy:
 
     Attributes:
         weight: in the fair queue instead of the tier's, 1 to `WEIGHT_MAX`.
-        throttle_percent: share of its own limits that it may use at a time, 1 to 100; None for all.
+        throttle_percent: share of its slots that it may use at a time, 1 to 100; None for all.
         share: of a sub-tenant in its parent's quota.
         retries: its own retry policies.
         retention_days: how long a finished run is kept, instead of the tier's: 0 (not at all) to `RETENTION_DAYS_MAX`.

@@ -103,6 +103,7 @@ class Admission:
                 raise _too_fast(tenant, tenant.quota, wait)
         else:
             parent = self._tenants.get(tenant.parent_id)
+            check_feature(parent, "multi_tenancy", "work of its sub-tenants", plans)
             self._check_backlog(parent, asked)
             self._check_whole_backlog(asked)
             rates = [self._rate(each, now) for each in (tenant, parent)]
