@@ -24,6 +24,7 @@ from synergymesh.engine.control.cancellation import Control
 from synergymesh.engine.control.dead_letters import DeadLetters
 from synergymesh.engine.control.pausing import Pausing
 from synergymesh.engine.control.reruns import Reruns
+from synergymesh.engine.control.turns import Turns
 from synergymesh.engine.direct_calls import DirectCalls
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.housekeeping import Housekeeping
@@ -80,6 +81,7 @@ class Parts:
     store: Store
     executors: Mapping[str, Executor]
     committer: Committer
+    turns: Turns
     runs: OpenRuns
     deadlines: Deadlines
     watchdog: Watchdog | None
@@ -142,6 +144,7 @@ def assemble(
     clock = SteadyClock(clock, asyncio.get_running_loop().time)
     background = Background(clock)
     committer = Committer(store, background)
+    turns = Turns(committer, background)
     statistics = Statistics(store, committer, clock)
     scheduler: Scheduler[LiveRun] = Scheduler(capacity)
     traces = None
@@ -159,7 +162,9 @@ def assemble(
     neighbours = Neighbours(scheduler, clock, dice)
     neighbours.waited = statistics.waited
     dispatcher = Dispatcher(scheduler, runs, attempts, committer, neighbours, clock)
-    tenants = Tenants(store, committer, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom())
+    tenants = Tenants(
+        store, committer, turns, scheduler, clock, settings.tier_plans(), capacity, seams.dice or SystemRandom()
+    )
     retry_policies = RetryPolicies(tenants, default_retry)
     runs.policy_of = retry_policies.of
     circuits = Circuits(
@@ -187,12 +192,13 @@ def assemble(
     dispatcher.limited_offered = time_limits.offered
 
     def tenant_changed(tenant_id: str) -> None:
+        circuits.take_policies_again()
         window.tenant_changed(tenant_id)
         dispatcher.pump_soon()
 
     tenants.changed = tenant_changed
     watching = Watching(store, runs)
-    doubts = Doubts(store, runs, window)
+    doubts = Doubts(store, runs, window, background)
     submission = Submission(
         tenants,
         admission,
@@ -218,7 +224,7 @@ def assemble(
         )
     )
     alerts = Alerts(monitoring, statistics, tenants, committer, background, clock, delivery.tell)
-    control = Control(store, tenants, runs, attempts, scheduler, watching, window)
+    control = Control(store, turns, tenants, runs, attempts, scheduler, watching, window)
     direct_calls = DirectCalls(
         tenants,
         admission,
@@ -239,11 +245,22 @@ def assemble(
         store, committer, scheduler, attempts, statistics, alerts, neighbours, limit_hits, clock, background
     )
     maintenance.sweep = time_limits.end_overdue
+    pausing = Pausing(store, turns, scheduler, runs, dispatcher, window, watching, tenants, clock)
+
+    def tenant_removed(tenant_id: str) -> None:
+        control.tenant_removed(tenant_id)
+        pausing.forget(tenant_id)
+        circuits.forget(tenant_id)
+        statistics.forget(tenant_id)
+        maintenance.purge_is_due = True
+
+    tenants.removed = tenant_removed
     auditing = assemble_auditing(store, settings, committer, tenants, clock)
     return Parts(
         store=store,
         executors=executors,
         committer=committer,
+        turns=turns,
         runs=runs,
         deadlines=deadlines,
         watchdog=Watchdog(settings.watchdog_seconds, attempts.context_of) if settings.watchdog_seconds else None,
@@ -260,7 +277,7 @@ def assemble(
         direct_calls=direct_calls,
         reruns=reruns,
         dead_letters=DeadLetters(store, committer, reruns, clock),
-        pausing=Pausing(store, committer, scheduler, runs, dispatcher, window, watching, tenants, clock),
+        pausing=pausing,
         watching=watching,
         versions=versions,
         window=window,

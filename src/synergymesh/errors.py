@@ -285,12 +285,13 @@ class RunNotRetryable(Conflict):
 
 
 class TenantNotActive(Conflict):
-    """Say that a tenant is suspended, so nothing can be submitted for it."""
+    """Say that a tenant is suspended or just being deleted, so nothing can be submitted for it."""
 
     code = "tenant_not_active"
 
     def __init__(self, tenant_id: str, status: str) -> None:
-        super().__init__(f"{tenant_id} is {status}: nothing can be submitted for it. Resume the tenant first.")
+        remedy = "Resume the tenant first." if status == "suspended" else "Use another tenant, or try again."
+        super().__init__(f"{tenant_id} is {status}: nothing can be submitted for it. {remedy}")
         self.tenant_id = tenant_id
 
 

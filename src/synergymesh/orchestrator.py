@@ -201,6 +201,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         await parts.committer.close()
         parts.runs.close()
         parts.watching.close()
+        await parts.turns.close()
         for executor in parts.executors.values():
             await executor.close()
         await parts.delivery.close()

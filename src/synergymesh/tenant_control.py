@@ -216,8 +216,4 @@ class TenantControl:
             UnknownTenant: there is none of that id.
             TenantHasOpenRuns: it has open runs, and force is False.
         """
-        parts = self._running
-        await parts.control.delete_tenant(tenant_id, force=force)
-        parts.circuits.forget(tenant_id)
-        parts.statistics.forget(tenant_id)
-        parts.maintenance.purge_is_due = True
+        await self._running.control.delete_tenant(tenant_id, force=force)

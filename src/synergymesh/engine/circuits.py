@@ -289,13 +289,11 @@ class Circuits:
         tenant = self._tenants.get(tenant_id)
         if policy is not None:
             check_feature(tenant, FEATURE, "a breaker policy of its own", self._tenants.plans)
-        changed = await self._tenants.change_plan(
+        return await self._tenants.change_plan(
             tenant_id, edit=lambda now: {"breakers": change_breaker_rules(now.policy.breakers, place, policy)}
         )
-        self._take_policies_again()
-        return changed
 
-    def _take_policies_again(self) -> None:
+    def take_policies_again(self) -> None:
         """Let the circuits that there are follow the policies as they are now."""
         now = self._clock.now()
         for name, circuit in list(self.live.items()):

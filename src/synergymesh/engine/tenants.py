@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -18,14 +19,18 @@ from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantPolicy, TierPlan, check_tenant_name, check_tier
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Committer
+from synergymesh.engine.control.turns import Turn, Turns
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.views import tenant_view
-from synergymesh.errors import InvalidRequest, StoreError, TenantNotActive, UnknownTenant
-from synergymesh.ports.changes import Change, TenantCreated, TenantPlanChanged, TenantStatusChanged
+from synergymesh.errors import InvalidRequest, TenantNotActive, UnknownTenant
+from synergymesh.ports.changes import TenantCreated, TenantPlanChanged, TenantStatusChanged
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.records import Committed, TenantRecord
+from synergymesh.ports.records import TenantRecord
 from synergymesh.ports.store import Store
+
+BEING_DELETED = "being deleted"
+"""What a tenant is called while its deletion is under way, which may still be refused."""
 
 
 class Tenants:
@@ -34,13 +39,15 @@ class Tenants:
     Attributes:
         plans: every tier by name.
         capacity: what all tenants share; CPU percentages are of it.
-        changed: is called with a tenant's id when its limits or its status have changed.
+        changed: is called with a tenant's id when its limits, its policies or its status have changed.
+        removed: is called with a tenant's id when it is deleted.
     """
 
     def __init__(
         self,
         store: Store,
         committer: Committer,
+        turns: Turns,
         scheduler: Scheduler[LiveRun],
         clock: Clock,
         plans: Mapping[str, TierPlan],
@@ -51,20 +58,21 @@ class Tenants:
         self.capacity = capacity
         self._store = store
         self._committer = committer
+        self._turns = turns
         self._scheduler = scheduler
         self._clock = clock
         self._dice = dice
         self.changed: Callable[[str], object] = _nothing
+        self.removed: Callable[[str], object] = _nothing
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
         self._limits: dict[str, Limits] = {}
-        self._asked: dict[str, TenantStatus] = {}
-        self._changing = asyncio.Lock()
+        self._leaving: Counter[str] = Counter()
 
     async def load(self) -> None:
         """Read all tenants from the store, with what they used of their hours and what was learnt of their tasks."""
         for record in await self._store.list_tenants():  # parents come before their sub-tenants
-            self._admit(tenant_view(record, self.plans))
+            self._admit(record)
         hours: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for row in await self._store.list_reservations(self._clock.now() // MINUTE - WINDOW_MINUTES):
             hours[row.tenant_id].append((row.minute, row.starts))
@@ -103,21 +111,21 @@ class Tenants:
             parent_id,
             msgspec.json.encode(policy),
         )
-        await self._record(
-            TenantCreated(
-                record.tenant_id,
-                record.tenant_name,
-                record.tier,
-                record.quota,
-                record.created_at,
-                record.parent_id,
-                record.policy,
-                current_actor(),
-            )
+        return await self._turns.carry_out(self._create(record))
+
+    async def _create(self, record: TenantRecord) -> Tenant:
+        change = TenantCreated(
+            record.tenant_id,
+            record.tenant_name,
+            record.tier,
+            record.quota,
+            record.created_at,
+            record.parent_id,
+            record.policy,
+            current_actor(),
         )
-        tenant = tenant_view(record, self.plans)
-        self._admit(tenant)
-        return tenant
+        async with self._turn(record.tenant_id) as turn:
+            return await turn.record(change, partial(self._admit, record))
 
     def get(self, tenant_id: object) -> Tenant:
         """Give a tenant.
@@ -139,14 +147,21 @@ class Tenants:
 
         Raises:
             UnknownTenant: there is none of that id.
-            TenantNotActive: it, or the tenant above it, is suspended.
+            TenantNotActive: it, or the tenant above it, is suspended or just being deleted.
         """
         tenant = self.get(tenant_id)
         if tenant.status is not TenantStatus.ACTIVE:
             raise TenantNotActive(tenant.tenant_id, tenant.status)
+        if tenant_id in self._leaving:
+            raise TenantNotActive(tenant.tenant_id, BEING_DELETED)
         if tenant.parent_id is not None:
             self.active(tenant.parent_id)
         return tenant
+
+    def may_start(self, tenant_id: str) -> bool:
+        """Tell whether tasks of a tenant may start as far as its own status goes."""
+        tenant = self._tenants.get(tenant_id)
+        return tenant is not None and tenant.status is TenantStatus.ACTIVE and tenant_id not in self._leaving
 
     def limits(self, tenant: Tenant) -> list[Limits]:
         """Give the limits of a tenant and of the one above it."""
@@ -181,34 +196,54 @@ class Tenants:
             )
         return tenant
 
-    def asked_status(self, tenant_id: str) -> TenantStatus:
-        """Give the status that somebody wanted last, whatever a deletion that is under way has made of it."""
-        return self._asked.get(tenant_id, TenantStatus.ACTIVE)
+    @asynccontextmanager
+    async def leaving(self, tenant_id: str) -> AsyncIterator[None]:
+        """Accept and start nothing more for a tenant meanwhile, as it may be deleted; what was accepted is recorded.
 
-    async def set_status(self, tenant_id: object, status: TenantStatus, *, asked: bool = True) -> Tenant:
-        """Suspend, resume or delete a tenant; nothing happens when it is in that state already.
-
-        Args:
-            tenant_id: whose.
-            status: the new one.
-            asked: whether somebody wants it so; False for what a deletion does on its way.
+        Raises:
+            UnknownTenant: there is none of that id.
+            StoreError: the database cannot be written.
         """
-        tenant = self.get(tenant_id)
-        if asked:
-            self._asked[tenant.tenant_id] = status
-        if tenant.status is status:
-            return tenant
-        await self._record(TenantStatusChanged(tenant.tenant_id, status, self._clock.now(), current_actor()))
-        if status is TenantStatus.DELETED:
-            if self._tenants.pop(tenant.tenant_id, None) is None:
-                return tenant  # somebody else has deleted it at the same time
-            self._limits.pop(tenant.tenant_id, None)
-            self._asked.pop(tenant.tenant_id, None)
-            self._scheduler.remove_tenant(tenant.tenant_id)
-            if tenant.parent_id is not None:
-                self._children[tenant.parent_id].remove(tenant.tenant_id)
-            return tenant
-        return self._admit(dataclasses.replace(self.get(tenant_id), status=status))
+        self.get(tenant_id)
+        self._leaving[tenant_id] += 1
+        self._scheduler.pause(tenant_id)
+        try:
+            await self._committer.record([])  # whatever was put before is recorded then
+            yield
+        finally:
+            self._leaving -= Counter((tenant_id,))
+            tenant = self._tenants.get(tenant_id)
+            if tenant is not None:
+                self._take(tenant)
+
+    async def set_status(self, tenant_id: object, status: TenantStatus) -> Tenant:
+        """Suspend or resume a tenant; nothing happens when it is in that state already.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            StoreError: it is not known whether it is recorded.
+        """
+        return await self._turns.carry_out(self._set_status(self.get(tenant_id).tenant_id, status))
+
+    async def _set_status(self, tenant_id: str, status: TenantStatus) -> Tenant:
+        async with self._turn(tenant_id) as turn:
+            tenant = self.get(tenant_id)
+            if tenant.status is status:
+                return tenant
+            change = TenantStatusChanged(tenant_id, status, self._clock.now(), current_actor())
+            return await turn.record(change, partial(self._take, dataclasses.replace(tenant, status=status)))
+
+    async def delete(self, tenant_id: str) -> None:
+        """Delete a tenant, unless somebody else has done so meanwhile.
+
+        Raises:
+            StoreError: it has sub-tenants, or it is not known whether it is recorded.
+        """
+        async with self._turn(tenant_id) as turn:
+            tenant = self._tenants.get(tenant_id)
+            if tenant is not None:
+                change = TenantStatusChanged(tenant_id, TenantStatus.DELETED, self._clock.now(), current_actor())
+                await turn.record(change, partial(self._remove, tenant))
 
     async def change_plan(
         self,
@@ -228,36 +263,48 @@ class Tenants:
             UnknownTenant: there is none of that id.
             InvalidRequest: a value cannot be accepted.
         """
-        async with self._changing:  # one after the other, or of two changes at a time the second undoes the first
-            current = self.get(tenant_id)
-            return await self._change_plan(current, tier, quota, policy if edit is None else dict(edit(current)))
+        change = self._change_plan(self.get(tenant_id).tenant_id, tier, quota, edit or (lambda now: policy))
+        return await self._turns.carry_out(change)
 
-    async def _change_plan(self, tenant: Tenant, tier: object, quota: object, policy: Mapping[str, Any]) -> Tenant:
-        tenant_id = tenant.tenant_id
-        new_tier = tenant.tier if tier is None else check_tier(tier, self.plans)
-        if quota is not None:
-            new_quota = check_quota(quota)
-        else:
-            new_quota = tenant.quota if tier is None else self.plans[new_tier].quota
-        new_policy = dataclasses.replace(tenant.policy, **policy)
-        record = TenantRecord(
-            tenant.tenant_id,
-            tenant.tenant_name,
-            new_tier,
-            msgspec.json.encode(new_quota),
-            tenant.status,
-            0,
-            tenant.parent_id,
-            msgspec.json.encode(new_policy),
-        )
-        await self._record(
-            TenantPlanChanged(
-                tenant.tenant_id, record.tier, record.quota, record.policy, self._clock.now(), current_actor()
+    async def _change_plan(
+        self, tenant_id: str, tier: object, quota: object, edit: Callable[[Tenant], Mapping[str, Any]]
+    ) -> Tenant:
+        async with self._turn(tenant_id) as turn:
+            tenant = self.get(tenant_id)
+            new_tier = tenant.tier if tier is None else check_tier(tier, self.plans)
+            if quota is not None:
+                new_quota = check_quota(quota)
+            else:
+                new_quota = tenant.quota if tier is None else self.plans[new_tier].quota
+            record = TenantRecord(
+                tenant_id,
+                tenant.tenant_name,
+                new_tier,
+                msgspec.json.encode(new_quota),
+                tenant.status,
+                0,
+                tenant.parent_id,
+                msgspec.json.encode(dataclasses.replace(tenant.policy, **edit(tenant))),
             )
-        )
-        current = self.get(tenant_id)
-        fresh = tenant_view(record, self.plans)
-        return self._admit(dataclasses.replace(fresh, status=current.status, created_at=current.created_at))
+            change = TenantPlanChanged(
+                tenant_id, record.tier, record.quota, record.policy, self._clock.now(), current_actor()
+            )
+            changed = dataclasses.replace(tenant_view(record, self.plans), created_at=tenant.created_at)
+            return await turn.record(change, partial(self._take, changed))
+
+    def _turn(self, tenant_id: str) -> AbstractAsyncContextManager[Turn]:
+        """Wait for the turn to change a tenant; a new one has an id of its own already."""
+        return self._turns.of(("tenant", tenant_id), partial(self._look, tenant_id))
+
+    async def _look(self, tenant_id: str) -> None:
+        """Make of a tenant what the store says."""
+        for record in await self._store.list_tenants():
+            if record.tenant_id == tenant_id:
+                self._admit(record)
+                return
+        tenant = self._tenants.get(tenant_id)
+        if tenant is not None:
+            self._remove(tenant)
 
     def _parent(self, parent: object) -> Tenant:
         tenant = self.active(parent)
@@ -268,16 +315,15 @@ class Tenants:
         check_feature(tenant, "multi_tenancy", "making a sub-tenant", self.plans)
         return tenant
 
-    async def _record(self, change: Change) -> None:
-        answer = await self._committer.record([change])
-        if not isinstance(answer, Committed):
-            raise StoreError(f"the database refused the change: {getattr(answer, 'reason', answer)}")
+    def _admit(self, record: TenantRecord) -> Tenant:
+        """Take a tenant as it is recorded."""
+        return self._take(tenant_view(record, self.plans))
 
-    def _admit(self, tenant: Tenant) -> Tenant:
+    def _take(self, tenant: Tenant) -> Tenant:
+        """Let a tenant be from now on what it is recorded to be."""
         if tenant.parent_id is not None and tenant.tenant_id not in self._tenants:
             self._children.setdefault(tenant.parent_id, []).append(tenant.tenant_id)
         self._tenants[tenant.tenant_id] = tenant
-        self._asked.setdefault(tenant.tenant_id, tenant.status)
         self._limits[tenant.tenant_id] = limits = limits_of(tenant.quota, self.capacity)
         scheduler = self._scheduler
         scheduler.add_tenant(
@@ -288,12 +334,22 @@ class Tenants:
             share=tenant.policy.share,
         )
         scheduler.throttle(tenant.tenant_id, tenant.policy.throttle_percent)
-        if tenant.status is TenantStatus.SUSPENDED:
-            scheduler.pause(tenant.tenant_id)
-        else:
+        if self.may_start(tenant.tenant_id):
             scheduler.resume(tenant.tenant_id)
+        else:
+            scheduler.pause(tenant.tenant_id)
         self.changed(tenant.tenant_id)
         return tenant
+
+    def _remove(self, tenant: Tenant) -> None:
+        """Forget a tenant that is recorded as deleted."""
+        tenant_id = tenant.tenant_id
+        del self._tenants[tenant_id], self._limits[tenant_id]
+        self._scheduler.remove_tenant(tenant_id)
+        if tenant.parent_id is not None:
+            self._children[tenant.parent_id].remove(tenant_id)
+        self._children.pop(tenant_id, None)
+        self.removed(tenant_id)
 
 
 def check_quota(quota: object) -> ResourceQuota:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from synergymesh.engine.background import Background
 from synergymesh.engine.backlog.waiting import waits
 from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.open_runs import OpenRuns
@@ -28,13 +29,13 @@ class Doubts:
 
     Without that, such a run would wait in the database until the next start, and so would whoever repeats its
     submission and is given the same run.
-
     """
 
-    def __init__(self, store: Store, runs: OpenRuns, window: Window) -> None:
+    def __init__(self, store: Store, runs: OpenRuns, window: Window, background: Background) -> None:
         self._store = store
         self._runs = runs
         self._window = window
+        self._background = background
         self._rows: dict[str, tuple[RunCreated, Callable[[], None], bool]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -85,4 +86,6 @@ class Doubts:
                         self.found(record)
             except StoreError as error:
                 log.warning("it is not known whether runs were recorded; looked for again", error=str(error))
+            except Exception as error:
+                self._background.note("submissions in doubt", error)
         self._looking = None

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.domain.scheduling.queue_views import TenantView
-from synergymesh.domain.states import TenantStatus
 from synergymesh.engine.background import Background
 from synergymesh.engine.backlog.waiting import BEFORE_ALL, Part, live_run, place_of, waits
 from synergymesh.engine.dispatch import Dispatcher
@@ -25,7 +24,7 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import Version, Versions
-from synergymesh.errors import StoreError, UnknownTenant
+from synergymesh.errors import StoreError
 from synergymesh.logs import Log
 from synergymesh.ports.changes import RunCreated
 from synergymesh.ports.clock import Clock
@@ -302,10 +301,7 @@ class Window:
             return False
         if not part.stale and (part.edge is None or 2 * len(part.ready) >= self._size()):
             return False
-        try:
-            return self._tenants.get(part.tenant_id).status is TenantStatus.ACTIVE
-        except UnknownTenant:
-            return False
+        return self._tenants.may_start(part.tenant_id)
 
     def _fill_soon(self, part: Part) -> None:
         if not part.reading and self._wants(part):

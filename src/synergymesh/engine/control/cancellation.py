@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from synergymesh.domain.fault_tolerance.retry import Cancelled
 from synergymesh.domain.scheduling.scheduler import Scheduler
-from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.backlog.window import Window
+from synergymesh.engine.control.turns import LOOK_SECONDS, Turns
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.watching import Watching
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
-from synergymesh.errors import TenantHasOpenRuns, UnknownRun
+from synergymesh.errors import StoreError, TenantHasOpenRuns, UnknownRun
 from synergymesh.ports.store import Store
 
 OPEN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 
 
 class Control:
-    """Cancel runs, delete tenants."""
+    """Cancel runs, delete tenants.
+
+    Who cancels or deletes may go away before it is done; it is done all the same.
+    """
 
     def __init__(
         self,
         store: Store,
+        turns: Turns,
         tenants: Tenants,
         runs: OpenRuns,
         attempts: Attempts,
@@ -32,6 +39,7 @@ class Control:
         window: Window,
     ) -> None:
         self._store = store
+        self._turns = turns
         self._tenants = tenants
         self._runs = runs
         self._attempts = attempts
@@ -65,32 +73,48 @@ class Control:
             TenantHasOpenRuns: it has open runs, and force is False.
             InvalidRequest: it has sub-tenants.
         """
-        self._tenants.check_childless(tenant_id)
+        tenant = self._tenants.check_childless(tenant_id)
+        await self._turns.carry_out(self._delete(tenant.tenant_id, force=force))
+
+    async def _delete(self, tenant_id: str, *, force: bool) -> None:
         # nothing more is accepted while the runs are counted, so that none is acknowledged and then deleted
-        tenant = await self._tenants.set_status(tenant_id, TenantStatus.SUSPENDED, asked=False)
-        open_runs = await self._store.count_runs(tenant_id=tenant_id, statuses=OPEN)
-        if open_runs and not force:
-            await self._tenants.set_status(tenant_id, self._tenants.asked_status(tenant_id), asked=False)
-            raise TenantHasOpenRuns(tenant_id, open_runs)
-        for run in self._runs:
-            if run.tenant_id == tenant.tenant_id:
-                await self.cancel(run, abandon=True)
-                await self._watching.end_of(run.run_id, tenant_id)
-        for run_id in self._runs.followers.run_ids():
-            # what waits in the store is deleted with the tenant; only those who follow it have to be told
-            followed = await self._window.fetch(run_id, tenant_id)
-            if followed is not None:
-                await self.cancel(followed, abandon=True)
-        await self._tenants.set_status(tenant_id, TenantStatus.DELETED)
+        async with self._tenants.leaving(tenant_id):
+            open_runs = await self._store.count_runs(tenant_id=tenant_id, statuses=OPEN)
+            if open_runs and not force:
+                raise TenantHasOpenRuns(tenant_id, open_runs)
+            for run in self._runs:
+                if run.tenant_id == tenant_id:
+                    await self.cancel(run, abandon=True)
+                    await self._watching.end_of(run.run_id, tenant_id)
+            for run_id in self._runs.followers.run_ids():
+                # what waits in the store is deleted with the tenant; only those who follow it have to be told
+                followed = await self._window.fetch(run_id, tenant_id)
+                if followed is not None:
+                    await self.cancel(followed, abandon=True)
+            await self._tenants.delete(tenant_id)
+
+    def tenant_removed(self, tenant_id: str) -> None:
+        """Let go of everything of a tenant that is deleted."""
         self._window.forget(tenant_id)
         for run in self._runs:
-            if run.tenant_id == tenant.tenant_id:  # submitted while all this was under way
+            if run.tenant_id == tenant_id:  # submitted while the deletion was under way
                 self._runs.forget(run)
                 for attempt in (run.running or {}).values():
                     if attempt.executor is not None:
                         attempt.executor.stop(attempt)
+        if self._runs.followers:
+            self._turns.begin(self._release_followers())
+
+    async def _release_followers(self) -> None:
+        """Tell those who follow runs that are deleted, and were not in memory."""
         for run_id in self._runs.followers.run_ids():
-            if await self._store.get_run(run_id, None) is None and self._runs.get(run_id) is None:
+            while True:
+                try:
+                    found = await self._store.get_run(run_id, None)
+                    break
+                except StoreError:
+                    await asyncio.sleep(LOOK_SECONDS)
+            if found is None and self._runs.get(run_id) is None:
                 self._runs.followers.release(run_id, UnknownRun(run_id))
 
     async def cancel(self, run: LiveRun, *, abandon: bool = False) -> None:

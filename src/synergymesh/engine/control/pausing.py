@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.workflow.definition import check_identifier
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.backlog.window import Window
-from synergymesh.engine.committer import Committer
+from synergymesh.engine.control.turns import Turn, Turns
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.watching import Watching
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
-from synergymesh.errors import InvalidRequest, StoreError
-from synergymesh.ports.changes import Change, RunPaused, RunResumed, WorkflowPaused, WorkflowResumed
+from synergymesh.errors import InvalidRequest
+from synergymesh.ports.changes import RunPaused, RunResumed, WorkflowPaused, WorkflowResumed
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.records import Committed
 from synergymesh.ports.store import Store
 
 PAUSED_WORKFLOWS_MAX = 10_000
@@ -51,7 +52,7 @@ class Pausing:
     def __init__(
         self,
         store: Store,
-        committer: Committer,
+        turns: Turns,
         scheduler: Scheduler[LiveRun],
         runs: OpenRuns,
         dispatcher: Dispatcher,
@@ -61,7 +62,7 @@ class Pausing:
         clock: Clock,
     ) -> None:
         self._store = store
-        self._committer = committer
+        self._turns = turns
         self._scheduler = scheduler
         self._runs = runs
         self._dispatcher = dispatcher
@@ -99,42 +100,64 @@ class Pausing:
 
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
-            StoreError: it could not be recorded.
+            StoreError: it is not known whether it is recorded.
         """
-        record = await self._watching.record_of(run_id, tenant_id)
-        if record.status.is_final:
-            return False
-        run = self._runs.get(run_id)
-        if run is None:
-            run = await self._window.fetch(run_id, tenant_id)
-            if run is None:
+        return await self._turns.carry_out(self._pause_run(run_id, tenant_id))
+
+    async def _pause_run(self, run_id: str, tenant_id: str | None) -> bool:
+        async with self._turn_of_run(run_id) as turn:
+            record = await self._watching.record_of(run_id, tenant_id)
+            if record.status.is_final:
                 return False
-            self._dispatcher.offer(run, run.version.plan.roots, run.not_before)
-        if run.paused:
-            return True
-        if not await self._record(RunPaused(run_id, run.tenant_id, self._clock.now(), current_actor())):
-            return False
-        if self._runs.get(run_id) is not run:
-            return False  # it ended meanwhile
-        run.paused = True
-        self._runs.waits_no_more(run)
-        self._hold(run.tenant_id, [run])
-        return True
+            if record.paused_at is not None:
+                return True
+            run = self._runs.get(run_id)
+            if run is None:
+                run = await self._window.fetch(run_id, tenant_id)
+                if run is None:
+                    return False
+                self._dispatcher.offer(run, run.version.plan.roots, run.not_before)
+            self._runs.waits_no_more(run)  # or the window may let go of it before it is known to be paused
+            change = RunPaused(run_id, run.tenant_id, self._clock.now(), current_actor())
+            return await turn.record(change, partial(self._set_run, run_id, paused=True))
 
     async def resume_run(self, run_id: str, tenant_id: str | None) -> bool:
         """Let a paused run go on; tell whether it was paused and open.
 
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
-            StoreError: it could not be recorded.
+            StoreError: it is not known whether it is recorded.
         """
-        record = await self._watching.record_of(run_id, tenant_id)
+        return await self._turns.carry_out(self._resume_run(run_id, tenant_id))
+
+    async def _resume_run(self, run_id: str, tenant_id: str | None) -> bool:
+        async with self._turn_of_run(run_id) as turn:
+            record = await self._watching.record_of(run_id, tenant_id)
+            if record.status.is_final or record.paused_at is None:
+                return False
+            change = RunResumed(run_id, record.tenant_id, self._clock.now(), current_actor())
+            return await turn.record(change, partial(self._set_run, run_id, paused=False))
+
+    def _turn_of_run(self, run_id: str) -> AbstractAsyncContextManager[Turn]:
+        return self._turns.of(("run", run_id), partial(self._look_at_run, run_id))
+
+    async def _look_at_run(self, run_id: str) -> None:
+        """Make of a run what the store says."""
+        record = await self._store.get_run(run_id, None)
+        if record is not None:
+            self._set_run(run_id, paused=record.paused_at is not None)
+
+    def _set_run(self, run_id: str, *, paused: bool) -> bool:
+        """Let a run be paused or not, as it is recorded; tell whether it is still open."""
         run = self._runs.get(run_id)
-        if run is None or record.status.is_final or not run.paused:
+        if run is None:
             return False
-        await self._record(RunResumed(run_id, run.tenant_id, self._clock.now(), current_actor()))
-        run.paused = False
-        self._let_go([run])
+        if paused and not run.paused:
+            run.paused = True
+            self._hold(run.tenant_id, [run])
+        elif run.paused and not paused:
+            run.paused = False
+            self._let_go([run])
         return True
 
     # --- workflows ------------------------------------------------------------------------------------------------
@@ -145,26 +168,24 @@ class Pausing:
         Raises:
             InvalidRequest: it is no name, or too many are paused.
             UnknownTenant: there is none of that id.
-            StoreError: it could not be recorded.
+            StoreError: it is not known whether it is recorded.
         """
-        name, owner = self._check(workflow, tenant_id)
-        known = self._workflows.get((owner, name))
-        if known is not None:
-            return paused_workflow_view(name, owner, known)
-        if len(self._workflows) >= PAUSED_WORKFLOWS_MAX:
-            raise InvalidRequest(
-                f"{PAUSED_WORKFLOWS_MAX:,} workflows are paused, and that is the limit. Resume some, or suspend the "
-                f"tenant.",
-                field="workflow",
-            )
-        now = self._clock.now()
-        if not await self._record(WorkflowPaused(name, owner, now, current_actor())):
-            raise StoreError(f"the database refused to pause the workflow {name!r}.")
-        self._workflows[owner, name] = now
-        self._window.workflow_changed()
-        for of_tenant, runs in self._by_tenant(lambda run: self._is_of(run, name, owner)).items():
-            self._hold(of_tenant, runs)
-        return paused_workflow_view(name, owner, now)
+        return await self._turns.carry_out(self._pause_workflow(*self._check(workflow, tenant_id)))
+
+    async def _pause_workflow(self, name: str, owner: str) -> PausedWorkflow:
+        async with self._turn_of_workflow(name, owner) as turn:
+            at = self._workflows.get((owner, name))
+            if at is None:
+                if len(self._workflows) >= PAUSED_WORKFLOWS_MAX:
+                    raise InvalidRequest(
+                        f"{PAUSED_WORKFLOWS_MAX:,} workflows are paused, and that is the limit. Resume some, or "
+                        f"suspend the tenant.",
+                        field="workflow",
+                    )
+                at = self._clock.now()
+                change = WorkflowPaused(name, owner, at, current_actor())
+                await turn.record(change, partial(self._set_workflow, name, owner, at))
+            return paused_workflow_view(name, owner, at)
 
     async def resume_workflow(self, workflow: object, tenant_id: object) -> bool:
         """Let a workflow go on, for a tenant or for all (None); tell whether it was paused so.
@@ -172,17 +193,43 @@ class Pausing:
         Raises:
             InvalidRequest: it is no name.
             UnknownTenant: there is none of that id.
-            StoreError: it could not be recorded.
+            StoreError: it is not known whether it is recorded.
         """
-        name, owner = self._check(workflow, tenant_id)
-        if (owner, name) not in self._workflows:
-            return False
-        await self._record(WorkflowResumed(name, owner, self._clock.now(), current_actor()))
-        self._workflows.pop((owner, name), None)
-        self._let_go([run for run in self._runs if self._is_of(run, name, owner)])
-        self._window.workflow_changed()
-        self._dispatcher.pump_soon()
-        return True
+        return await self._turns.carry_out(self._resume_workflow(*self._check(workflow, tenant_id)))
+
+    async def _resume_workflow(self, name: str, owner: str) -> bool:
+        async with self._turn_of_workflow(name, owner) as turn:
+            if (owner, name) not in self._workflows:
+                return False
+            change = WorkflowResumed(name, owner, self._clock.now(), current_actor())
+            await turn.record(change, partial(self._set_workflow, name, owner, None))
+            return True
+
+    def forget(self, tenant_id: str) -> None:
+        """Forget what is paused for a tenant that is deleted."""
+        self._workflows = {key: at for key, at in self._workflows.items() if key[0] != tenant_id}
+
+    def _turn_of_workflow(self, name: str, owner: str) -> AbstractAsyncContextManager[Turn]:
+        return self._turns.of(("workflow", owner, name), partial(self._look_at_workflow, name, owner))
+
+    async def _look_at_workflow(self, name: str, owner: str) -> None:
+        """Make of a workflow what the store says."""
+        paused = {(record.tenant_id, record.workflow): record.paused_at for record in await self._store.list_pauses()}
+        self._set_workflow(name, owner, paused.get((owner, name)))
+
+    def _set_workflow(self, name: str, owner: str, at: Instant | None) -> None:
+        """Let a workflow be paused since then, or not (None), as it is recorded."""
+        if at is not None:
+            if owner != ALL and self._tenants.find(owner) is None:
+                return  # deleted meanwhile
+            self._workflows[owner, name] = at
+            self._window.workflow_changed()
+            for of_tenant, runs in self._by_tenant(lambda run: self._is_of(run, name, owner)).items():
+                self._hold(of_tenant, runs)
+        elif self._workflows.pop((owner, name), None) is not None:
+            self._let_go([run for run in self._runs if self._is_of(run, name, owner)])
+            self._window.workflow_changed()
+            self._dispatcher.pump_soon()
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -221,9 +268,6 @@ class Pausing:
             for position, at in held.items():
                 if run.wants(position):
                     self._dispatcher.offer(run, [position], at if at > now else 0)
-
-    async def _record(self, change: Change) -> bool:
-        return isinstance(await self._committer.record([change]), Committed)
 
 
 def paused_workflow_view(workflow: str, owner: str, at: Instant) -> PausedWorkflow:

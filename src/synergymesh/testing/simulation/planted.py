@@ -348,6 +348,14 @@ def ghost_submission() -> tuple[object, str, Any]:
     return doubts.Doubts, "add", lambda self, row, version: None
 
 
+@bug("A change of a tenant whose commit reported an error is forgotten although it was done.")
+def forgotten_plan_change() -> tuple[object, str, Any]:
+    async def satisfied(self: Any, tenant_id: str) -> None:
+        """Look at nothing."""
+
+    return tenants.Tenants, "_look", satisfied
+
+
 @bug("A clock that is set back is followed.")
 def clock_followed_back() -> tuple[object, str, Any]:
     return clock.SteadyClock, "now", lambda self: self._shown()

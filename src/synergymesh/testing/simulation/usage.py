@@ -60,8 +60,13 @@ class Usage:
         self._quotas.setdefault(tenant_id, []).append(quota)
 
     def changed(self, tenant_id: str, quota: ResourceQuota, chosen: Iterable[Token]) -> None:
-        """Take note that a quota is in force; `chosen` are the attempts that were not handed over yet."""
-        self._quotas[tenant_id] = [quota]
+        """Take note that a quota is in force; `chosen` are the attempts that were not handed over yet.
+
+        What was asked for later may be in force as well: who asked first is not always told first.
+        """
+        known = self._quotas.get(tenant_id, [])
+        asked = next((number for number, each in enumerate(known) if each is quota), len(known))
+        self._quotas[tenant_id] = known[asked:] or [quota]
         self._excused.update(chosen)
 
     def resuming(self, tenant_id: str) -> None:

@@ -32,6 +32,7 @@ from synergymesh.ports.task_context import TaskContext
 from synergymesh.settings import Settings, read_settings
 from synergymesh.testing.faults import FaultyExecutor, FaultyStore
 from synergymesh.testing.inline_store import Database, MemoryDatabase
+from synergymesh.testing.memory import differences
 from synergymesh.testing.simulation.checker import Checker
 from synergymesh.testing.simulation.clients import ROOMY, Clients
 from synergymesh.testing.simulation.fairness import Fairness
@@ -317,9 +318,10 @@ class World:
             left = [self._names.of(run.created.run_id) for run in history.open_runs()]
             self._fail("I11", f"{HEALING_SECONDS:g} s after healing, {left} are not final")
         await asyncio.sleep(5.0)  # calls that began before may be delayed for two seconds
+        if different := await differences(mesh, self._raw):
+            self._fail("I2", f"everything is final, and the process goes by something else than its store: {different}")
         waiting = [task.get_name() for task in asyncio.all_tasks() if task.get_name() in ACTIONS_THAT_END]
-        listed = {tenant.tenant_id for tenant in await mesh.list_tenants()}
-        if waiting and listed.isdisjoint(history.deleted):
+        if waiting:
             self._fail("I11", f"everything is final, and these wait for an answer: {waiting}")
         for call in clients.calls:
             run = history.runs.get(call.run_id or "")
