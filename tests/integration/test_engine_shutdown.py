@@ -71,6 +71,33 @@ async def test_a_task_that_is_interrupted_goes_on_with_the_next_attempt_and_keep
     assert [(a.number, a.status) for a in each.failures] == [(1, S.CANCELLED), (2, S.FAILED)]
 
 
+async def test_a_task_with_a_heartbeat_that_cleans_up_during_a_shutdown_did_not_fail(open_mesh: Open) -> None:
+    running, seen = asyncio.Event(), []
+
+    async def work() -> str:
+        seen.append(current_task().attempt)
+        if len(seen) > 1:
+            return "done"
+        try:
+            while True:
+                running.set()
+                current_task().heartbeat()
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.4)
+            raise
+
+    built = Workflow("w").add(work, id="t", heartbeat_timeout=0.1, retry=RetryPolicy(max_retries=0))
+    async with open_mesh(stop_grace_seconds=5) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        await running.wait()
+    async with open_mesh(workflows=[built]) as mesh:
+        assert await mesh.handle(handle.id, tenant=tenant).result(10) == "done"
+        (each,) = (await mesh.get_run(handle.id)).tasks
+    assert (seen, each.failed_attempts, each.interruptions) == ([1, 2], 0, 1)
+
+
 async def test_a_function_in_a_thread_is_told_to_stop_and_nobody_waits_for_it(open_mesh: Open) -> None:
     running, let_go = threading.Event(), threading.Event()
     told: list[bool] = []

@@ -36,6 +36,8 @@ from synergymesh.store.sqlite import SqliteStore
 S = ExecutionStatus
 HOUR = 3_600 * SECOND
 
+OpenMesh = Callable[..., Orchestrator]
+
 
 class FakeClock:
     def __init__(self) -> None:
@@ -320,6 +322,109 @@ async def test_a_task_that_gives_heartbeats_runs_as_long_as_it_likes(mesh: Orche
     handle = await mesh.submit(Workflow("w").add(alive, heartbeat_timeout=0.3), tenant=tenant)
     assert await handle.result(10) == "done"
     assert deadlines_of(mesh) == 0
+
+
+async def test_heartbeats_that_a_blocked_event_loop_keeps_waiting_are_not_missed(
+    mesh: Orchestrator, tenant: str, roomy: ResourceQuota
+) -> None:
+    other = (await mesh.create_tenant("B", "enterprise", quota=roomy)).tenant_id
+
+    async def alive() -> str:
+        for _ in range(12):
+            current_task().heartbeat()
+            await asyncio.sleep(0.1)
+        return "done"
+
+    async def blocker() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.07)
+            time.sleep(0.3)  # noqa: ASYNC251 - that is what it is for
+
+    built = Workflow("w").add(alive, heartbeat_timeout=0.2, retry=RetryPolicy(max_retries=0))
+    handles = [await mesh.submit(built, tenant=tenant) for _ in range(5)]
+    await mesh.submit(Workflow("bad").add(blocker), tenant=other)
+    for handle in handles:
+        assert await handle.result(10) == "done"
+
+
+async def test_a_silent_task_is_found_although_the_event_loop_is_blocked_again_and_again(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    let_go = asyncio.Event()
+
+    async def blocker() -> None:
+        while not let_go.is_set():
+            time.sleep(0.05)  # noqa: ASYNC251 - that is what it is for
+            await asyncio.sleep(0)
+
+    silent = Workflow("w").add(sleep_for_ever, heartbeat_timeout=0.1, retry=RetryPolicy(max_retries=0))
+    handle = await mesh.submit(silent, tenant=tenant)
+    blocking = await mesh.submit(Workflow("bad").add(blocker), tenant=tenant)
+    with pytest.raises(RunFailed, match="gave no heartbeat"):
+        await handle.result(10)
+    let_go.set()
+    await blocking.result(10)
+
+
+# --- limits that pass while an attempt is being stopped ---------------------------------------------------------------
+
+
+def tidy(seconds: float, tried: list[int]) -> Callable[[], Any]:
+    """Give a task that beats, and takes its time to clean up when it is stopped."""
+
+    async def work() -> None:
+        tried.append(current_task().attempt)
+        try:
+            while True:
+                current_task().heartbeat()
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            await asyncio.sleep(seconds)
+            raise
+
+    return work
+
+
+async def test_a_task_whose_total_time_is_over_is_not_tried_again_however_it_is_stopped(open_mesh: OpenMesh) -> None:
+    tried: list[int] = []
+    retry = RetryPolicy(max_retries=3, initial_delay=0.0)
+    built = Workflow("w").add(tidy(0.6, tried), total_timeout=0.15, heartbeat_timeout=0.1, timeout=30, retry=retry)
+    async with open_mesh(stop_grace_seconds=5) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        with pytest.raises(RunFailed, match=r"total timeout of 0\.15 s"):
+            await handle.result(10)
+        (each,) = (await mesh.get_run(handle.id)).tasks
+    assert (each.status, tried) == (S.TIMEOUT, [1])
+
+
+async def test_a_total_time_that_passes_while_an_attempt_is_stopped_for_another_limit_is_final(
+    open_mesh: OpenMesh,
+) -> None:
+    tried: list[int] = []
+    retry = RetryPolicy(max_retries=3, initial_delay=0.0)
+    built = Workflow("w").add(tidy(0.5, tried), total_timeout=0.3, timeout=0.1, heartbeat_timeout=30, retry=retry)
+    async with open_mesh(stop_grace_seconds=5) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        with pytest.raises(RunFailed, match=r"total timeout of 0\.3 s"):
+            await handle.result(10)
+    assert tried == [1]
+
+
+@pytest.mark.parametrize("total", [0.1, 0.3])
+async def test_a_task_that_is_stopped_because_its_run_is_over_timed_out_whatever_else_passes(
+    open_mesh: OpenMesh, total: float
+) -> None:
+    tried: list[int] = []
+    built = Workflow("w", timeout=0.2).add(tidy(0.5, tried), total_timeout=total, heartbeat_timeout=0.1)
+    async with open_mesh(stop_grace_seconds=5) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        with pytest.raises(RunTimedOut):
+            await handle.result(10)
+        (each,) = (await mesh.get_run(handle.id)).tasks
+    assert (each.status, tried) == (S.TIMEOUT, [1])
 
 
 # --- what does not end ----------------------------------------------------------------------------------------------

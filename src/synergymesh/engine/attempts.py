@@ -27,6 +27,19 @@ from synergymesh.ports.task_context import TaskContext, task_in
 STOPS_MAX = 3
 """Times that an attempt is stopped again which swallowed that it was stopped: one that does so once ends then."""
 
+LOOKS_PER_HEARTBEAT = 4
+"""Looks for a heartbeat in the time that it may take: one that is late is seen a quarter of that time later."""
+
+RANKS = {
+    TimeLimit.ATTEMPT: 0,
+    TimeLimit.HEARTBEAT: 0,
+    TimeLimit.QUEUE: 1,
+    TimeLimit.TASK: 1,
+    TimeLimit.RUN: 2,
+}
+"""Which limit ends an attempt, if several pass while it is being stopped: one after which it is tried again never takes
+the place of one after which it is not."""
+
 LONG_TASK_SECONDS = 1.0
 """Attempts that run longer are written down as running, for people and for crash forensics."""
 
@@ -111,16 +124,29 @@ class Attempts:
         if plan.heartbeats is not None:
             seconds = plan.heartbeats[attempt.position]
             if seconds is not None:
-                self._listen(attempt, seconds, attempt.context.beats, self._loop.time())
+                self._listen_later(attempt, seconds, attempt.context.beats, 0)
 
-    def _listen(self, attempt: Attempt, seconds: float, beats: int, heard_at: float) -> None:
-        """Look now and then whether an attempt has given a heartbeat; one that is late is seen a quarter later."""
-        if attempt.context.beats != beats:
-            beats, heard_at = attempt.context.beats, self._loop.time()
-        elif self._loop.time() >= heard_at + seconds:
+    def _listen_later(self, attempt: Attempt, seconds: float, beats: int, quiet: int) -> None:
+        wait = seconds / LOOKS_PER_HEARTBEAT
+        attempt.heart = self._deadlines.after(wait, self._listen, attempt, seconds, beats, quiet)
+
+    def _listen(self, attempt: Attempt, seconds: float, beats: int, quiet: int) -> None:
+        """Look whether an attempt has given a heartbeat since the last look.
+
+        Looks are counted, not seconds: a look that comes late because something blocked the event loop comes before the
+        heartbeats that were kept waiting too.
+
+        Args:
+            attempt: which.
+            seconds: its heartbeat timeout.
+            beats: how many heartbeats were heard of.
+            quiet: looks that heard of no new one, in a row.
+        """
+        quiet = quiet + 1 if attempt.context.beats == beats else 0
+        if quiet == LOOKS_PER_HEARTBEAT:
             self.expire(attempt, TimedOut(seconds, TimeLimit.HEARTBEAT))
-            return
-        attempt.heart = self._deadlines.after(seconds / 4, self._listen, attempt, seconds, beats, heard_at)
+        else:
+            self._listen_later(attempt, seconds, attempt.context.beats, quiet)
 
     def expire(self, attempt: Attempt, outcome: TimedOut) -> None:
         """Stop an attempt because a time limit has passed."""
@@ -131,10 +157,9 @@ class Attempts:
             self._runs.judge(attempt, outcome)
             self._leave(attempt)
             return
-        attempt.expired = outcome
+        if attempt.expired is None or RANKS[outcome.limit] > RANKS[attempt.expired.limit]:
+            attempt.expired = outcome
         if not attempt.stopped:
-            if attempt.timer is not None:
-                attempt.timer.cancel()
             self._stop(attempt, outcome)
 
     def stop(self, attempt: Attempt, outcome: Cancelled | Interrupted) -> None:
@@ -146,17 +171,23 @@ class Attempts:
             self._runs.judge(attempt, outcome)
             self._leave(attempt)
             return
-        if attempt.timer is not None:
-            attempt.timer.cancel()
         self._stop(attempt, outcome)
 
     def _stop(self, attempt: Attempt, outcome: Outcome) -> None:
         assert attempt.executor is not None
+        self._stop_watching(attempt)
         attempt.executor.stop(attempt)
         if attempt.executor.can_interrupt:
             attempt.timer = self._deadlines.after(self._stop_grace_seconds, self._abandon, attempt, outcome, STOPS_MAX)
         else:
             self._abandon(attempt, outcome, 0)
+
+    def _stop_watching(self, attempt: Attempt) -> None:
+        """Let an attempt's own time limits pass unseen: it is stopped, or has ended."""
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if attempt.heart is not None:
+            attempt.heart.cancel()
 
     def _abandon(self, attempt: Attempt, outcome: Outcome, stops: int) -> None:
         """Judge an attempt that does not end, and stop it a few times more; its slot stays taken until it ends."""
@@ -180,10 +211,7 @@ class Attempts:
         """Take the outcome of an attempt from its executor."""
         if id(attempt) not in self.under_way:
             return  # an executor that reports twice must not give back a slot that somebody else has by now
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        if attempt.heart is not None:
-            attempt.heart.cancel()
+        self._stop_watching(attempt)
         if not attempt.settled:
             if attempt.expired is not None:
                 outcome = attempt.expired
