@@ -1,9 +1,11 @@
 """Alerts reach their sinks; a sink that fails, hangs or leads astray harms nobody."""
 
 import asyncio
+import contextlib
 import http.server
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from synergymesh import EnterpriseSynergyMeshOrchestrator
-from synergymesh.alerting.delivery import QUEUE_MAX, Delivery, read_sinks
-from synergymesh.alerting.webhook import SIGNATURE_HEADER, Webhook, sign
+from synergymesh.alerting import webhook as webhook_module
+from synergymesh.alerting.delivery import QUEUE_MAX, TRIES_MAX, Delivery, read_sinks
+from synergymesh.alerting.webhook import SIGNATURE_HEADER, Webhook, is_public, sign
 from synergymesh.domain.observability.alerts import Alert, AlertState, Severity
 from synergymesh.errors import InvalidRequest
 from synergymesh.settings import read_settings
@@ -93,7 +96,12 @@ def test_an_answer_other_than_success_is_a_failure_and_redirects_are_not_followe
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.1.2.3", "192.168.0.9", "169.254.169.254", "::1", "fe80::1%eth0", "fd00::5", "0.0.0.0"]
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.0.9", "169.254.169.254", "::1", "fe80::1%eth0", "fd00::5", "0.0.0.0"),
+        *("::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::1"),
+        *("2001:0:4136:e378:8000:63bf:3fff:fdd2", "fec0::1", "ff02::1", "224.0.0.1"),
+    ],
 )
 def test_a_private_address_is_refused_whatever_name_leads_to_it(receiver: Receiver, address: str) -> None:
     webhook = Webhook(receiver.url, None, allow_private=False, resolve=lambda host, port: ["8.8.8.8", address])
@@ -102,19 +110,65 @@ def test_a_private_address_is_refused_whatever_name_leads_to_it(receiver: Receiv
     assert receiver.posts == []
 
 
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"])
+def test_an_address_of_the_public_internet_is_one_also_behind_a_translation(address: str) -> None:
+    assert is_public(address)
+
+
 def test_the_address_that_was_checked_is_the_one_that_is_connected_to(receiver: Receiver) -> None:
-    answers: list[str] = []
+    asked: list[tuple[str, int]] = []
+    port = receiver.server_address[1]
 
     def resolve(host: str, port: int) -> list[str]:
-        answers.append("127.0.0.1" if not answers else "203.0.113.1")  # another one the second time
-        return answers[-1:]
+        asked.append((host, port))
+        return ["127.0.0.1"]
 
-    Webhook(receiver.url, None, allow_private=True, resolve=resolve).deliver(b"{}")
-    assert len(answers) == len(receiver.posts) == 1
+    # nobody else can resolve this name, so a connection that asked for it again would fail
+    webhook = Webhook(f"http://alerts.invalid:{port}/alerts", None, allow_private=True, resolve=resolve)
+    webhook.deliver(b"{}")
+    assert asked == [("alerts.invalid", port)]
+    ((path, headers, _),) = receiver.posts
+    assert (path, headers["Host"]) == ("/alerts", f"alerts.invalid:{port}")
+
+
+def test_a_webhook_with_letters_of_other_alphabets_is_called_in_ascii(receiver: Receiver) -> None:
+    port = receiver.server_address[1]
+    url = f"http://bücher.example:{port}/päth with space?q=ü&a=%20"
+    Webhook(url, None, allow_private=True, resolve=lambda host, port: ["127.0.0.1"]).deliver(b"{}")
+    ((path, headers, _),) = receiver.posts
+    assert path == "/p%C3%A4th%20with%20space?q=%C3%BC&a=%20"
+    assert headers["Host"] == f"xn--bcher-kva.example:{port}"
+
+
+def test_a_receiver_that_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_module, "DELIVERY_SECONDS_MAX", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            taken, _ = server.accept()
+            with taken, contextlib.suppress(OSError):
+                taken.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                while True:
+                    taken.sendall(b"x")
+                    if taken.recv(65_536) == b"":  # the request, and then that it was given up
+                        return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        webhook = Webhook(f"http://localhost:{server.getsockname()[1]}/", None, allow_private=True)
+        with pytest.raises(OSError, match=r"longer than 0\.3 seconds"):
+            webhook.deliver(b"{}")
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
-    "text", ["webhook:", "webhook:ftp://x/", "webhook:https://user:pw@host/", "webhook:https://x:port/", "mail:me", ""]
+    "text",
+    [
+        *("webhook:", "webhook:ftp://x/", "webhook:https://user:pw@host/", "webhook:https://x:port/", "mail:me", ""),
+        *("webhook:http://a..example/", f"webhook:http://{'a' * 64}.example/"),
+        *("command:", "command:'unclosed", "command:''"),
+    ],
 )
 def test_a_sink_that_cannot_be_used_is_refused_before_anything_starts(text: str) -> None:
     with pytest.raises(InvalidRequest, match="alert_sinks"):
@@ -133,6 +187,29 @@ def test_a_failed_delivery_is_tried_again_and_the_order_is_kept(receiver: Receiv
         assert receiver.got.acquire(timeout=30)
     asyncio.run(delivery.close())
     assert [json.loads(body)["number"] for _, _, body in receiver.posts] == [1, 1, 1, 2]
+
+
+class Broken:
+    name = "broken"
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.done = threading.Event()
+
+    def deliver(self, line: bytes) -> None:
+        self.lines.append(line)
+        if json.loads(line)["number"] == 1:
+            raise ValueError("a fault of the sink itself")
+        self.done.set()
+
+
+def test_a_fault_of_a_sink_does_not_keep_the_next_alerts_from_it() -> None:
+    sink = Broken()
+    delivery = Delivery(False, [sink], retry_seconds=[0.0])
+    delivery.tell([alert(1), alert(2)])
+    assert sink.done.wait(30)
+    asyncio.run(delivery.close())
+    assert [json.loads(line)["number"] for line in sink.lines] == [1] * TRIES_MAX + [2]
 
 
 class Hanging:

@@ -55,3 +55,24 @@ def test_what_no_database_stores_is_replaced() -> None:
     output = CapturedOutput()
     output.add("stdout", "a\0b\ud800", 0)
     assert output.lines(0)[0].text == "a\N{SYMBOL FOR NULL}b\\ud800"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4_000), st.integers(0, 30)), max_size=6))
+def test_many_lines_in_one_write_are_kept_as_if_each_was_written_by_itself(
+    writes: list[tuple[int, int]],
+) -> None:
+    together, one_by_one = CapturedOutput(), CapturedOutput()
+    for count, length in writes:
+        lines = [f"{number:x}".ljust(length, ".") for number in range(count)]
+        together.write("stdout", "".join(f"{line}\n" for line in lines), 0)
+        for line in lines:
+            one_by_one.add("stdout", line, 0)
+    assert together.lines(0) == one_by_one.lines(0)
+    assert together.dropped == one_by_one.dropped
+
+
+def test_a_very_long_line_is_cut_into_pieces_that_are_whole() -> None:
+    output = CapturedOutput()
+    text = "".join(f"{number:07} " for number in range(6_000))  # 48,000 characters
+    output.write("stdout", text, 0)
+    assert "".join(line.text for line in output.lines(0)) == text

@@ -64,7 +64,7 @@ def read_sinks(texts: Sequence[str], secret: str | None, *, allow_private: bool)
     for text in texts:
         kind, _, rest = text.partition(":")
         if kind == "command" and rest.strip():
-            sinks.append(CommandSink(rest))
+            sinks.append(_command(rest))
         elif kind == "webhook" and rest:
             sinks.append(Webhook(rest, None if secret is None else secret.encode(), allow_private=allow_private))
         elif text != LOG:
@@ -73,6 +73,18 @@ def read_sinks(texts: Sequence[str], secret: str | None, *, allow_private: bool)
                 field="alert_sinks",
             )
     return LOG in texts, sinks
+
+
+def _command(text: str) -> CommandSink:
+    try:
+        sink = CommandSink(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"alert_sinks: {text!r} cannot be split into arguments: {error}.", field="alert_sinks"
+        ) from None
+    if not sink.program:
+        raise InvalidRequest(f"alert_sinks: {text!r} names no program.", field="alert_sinks")
+    return sink
 
 
 class Delivery:
@@ -152,12 +164,12 @@ class _Courier:
             try:
                 self._sink.deliver(line)
                 return
-            except OSError as error:
+            except Exception as error:  # whatever a sink does, the next alerts have to be delivered
                 last = number == TRIES_MAX or self._is_ending
                 log.warning(
                     "an alert could not be delivered",
                     sink=self._sink.name,
-                    error=str(error),
+                    error=str(error) or repr(error),
                     given_up=last,
                     tries=number,
                 )

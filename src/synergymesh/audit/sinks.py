@@ -89,11 +89,16 @@ class DirectorySink:
 
 
 class CommandSink:
-    """Give each line to a command on its standard input; no shell is between."""
+    """Give each line to a command on its standard input; no shell is between.
+
+    Raises:
+        ValueError: the command cannot be split into arguments.
+    """
 
     def __init__(self, command: str) -> None:
         self.name = f"command:{command}"
         self._arguments = shlex.split(command)
+        self.program = self._arguments[0] if self._arguments else ""
 
     def deliver(self, line: bytes) -> None:
         """Run the command, which has to end with 0."""

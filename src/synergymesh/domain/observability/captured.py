@@ -19,6 +19,10 @@ LINE_COST = 50
 """Characters that a line counts for besides its text, so that empty lines are bounded too."""
 
 
+LINES_MAX = 2 * (TAIL_CHARACTERS_MAX // LINE_COST + 1)
+"""Of one write: half of so many lines fill whatever is kept, however short they are."""
+
+
 class OutputLine(msgspec.Struct, frozen=True, gc=False):
     """Hold a line: when it was written, where (`stdout`, `stderr`, or the level of a log record), and its text."""
 
@@ -46,13 +50,20 @@ class CapturedOutput:
 
     def write(self, source: str, text: str, at: Instant) -> None:
         """Take text as it is printed: a line counts once it is ended, or long enough."""
-        lines = (self._open.pop(source, "") + text).split("\n")
-        for line in lines[:-1]:
+        *lines, rest = (self._open.pop(source, "") + text).split("\n")
+        if len(rest) > LINE_CHARACTERS_MAX:
+            starts = range(0, len(rest) - LINE_CHARACTERS_MAX, LINE_CHARACTERS_MAX)
+            lines += [rest[start : start + LINE_CHARACTERS_MAX] for start in starts]
+            rest = rest[starts[-1] + LINE_CHARACTERS_MAX :]
+        if len(lines) > LINES_MAX:
+            # the event loop may be waiting: what lies in the middle of so many lines is counted without being looked at
+            kept = LINES_MAX // 2
+            for line in lines[:kept]:
+                self.add(source, line, at)
+            self.dropped += len(lines) - 2 * kept
+            lines = lines[-kept:]
+        for line in lines:
             self.add(source, line, at)
-        rest = lines[-1]
-        while len(rest) > LINE_CHARACTERS_MAX:
-            self.add(source, rest[:LINE_CHARACTERS_MAX], at)
-            rest = rest[LINE_CHARACTERS_MAX:]
         if rest:
             self._open[source] = rest
 
