@@ -123,7 +123,7 @@ class TestDataIsolation:
         self, mesh: EnterpriseSynergyMeshOrchestrator
     ) -> None:
         runs = [
-            mesh._call(
+            mesh.call(
                 mesh.orchestrator.submit(
                     doubled_sum, tenant=tenant_id, input={"numbers": [1, 2]}, idempotency_key="order-1"
                 )
@@ -140,7 +140,7 @@ class TestDataIsolation:
         for tenant_id in (gone, stays):
             await mesh.execute_with_retry(succeed, "c", tenant_id)
         mesh.delete_tenant(gone)
-        runs = mesh._call(mesh.orchestrator.list_runs())
+        runs = mesh.call(mesh.orchestrator.list_runs())
         assert {run.tenant_id for run in runs} == {stays}
         with pytest.raises(UnknownTenant):
             mesh.get_tenant_health(gone)
@@ -206,7 +206,7 @@ class TestMicroservices:
         self.build(mesh)
         results = await mesh.execute_components(tenant_id, {name: succeed for name, _ in self.GRAPH})
         (run_id,) = {result.metadata["run_id"] for result in results.values()}
-        run = mesh._call(mesh.orchestrator.get_run(run_id))
+        run = mesh.call(mesh.orchestrator.get_run(run_id))
         assert (run.status, len(run.tasks)) == (ExecutionStatus.SUCCESS, len(self.GRAPH))
 
     def test_the_resolver_finds_what_can_start_together(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
@@ -294,7 +294,7 @@ class TestRetryWorkflows:
         (tenant_id,) = tenants_of(mesh, 1, TenantTier.PROFESSIONAL)
         mesh.retry_policies["c"] = RetryPolicy(max_retries=2, initial_delay=0)
         result = await mesh.execute_with_retry(fail, "c", tenant_id)
-        run = mesh._call(mesh.orchestrator.get_run(result.metadata["run_id"]))
+        run = mesh.call(mesh.orchestrator.get_run(result.metadata["run_id"]))
         failures = run.tasks[0].failures
         assert [failure.number for failure in failures] == [1, 2]
         assert all("ValueError: no" in str(failure.error) for failure in failures)
@@ -377,10 +377,10 @@ class TestQuotasAcrossTenants:
 
         basic = mesh.create_tenant("Basic")
         with pytest.raises(FeatureNotEnabled, match="advanced_retry"):
-            mesh._call(mesh.orchestrator.submit(needs_retry, tenant=basic))
+            mesh.call(mesh.orchestrator.submit(needs_retry, tenant=basic))
         mesh.set_tier(basic, TenantTier.PROFESSIONAL)
-        run = mesh._call(mesh.orchestrator.submit(needs_retry, tenant=basic))
-        assert mesh._call(mesh.orchestrator.result_of(run.id)) is None
+        run = mesh.call(mesh.orchestrator.submit(needs_retry, tenant=basic))
+        assert mesh.call(mesh.orchestrator.result_of(run.id)) is None
 
 
 def _bound(function: Callable[[str], Awaitable[None]], tenant_id: str) -> Callable[[], Awaitable[None]]:
@@ -429,9 +429,9 @@ class TestEndToEnd:
         database = f"sqlite:///{tmp_path}/mesh.db"
         with EnterpriseSynergyMeshOrchestrator(database, execute=False) as mesh:
             tenant_id = mesh.create_tenant("Acme")
-            run = mesh._call(mesh.orchestrator.submit(doubled_sum, tenant=tenant_id, input={"numbers": [20, 1]}))
+            run = mesh.call(mesh.orchestrator.submit(doubled_sum, tenant=tenant_id, input={"numbers": [20, 1]}))
         with EnterpriseSynergyMeshOrchestrator(database, workflows=[doubled_sum]) as mesh:
-            assert mesh._call(mesh.orchestrator.result_of(run.id, tenant=tenant_id)) == 42
+            assert mesh.call(mesh.orchestrator.result_of(run.id, tenant=tenant_id)) == 42
 
     async def test_three_tenants_of_three_tiers_work_side_by_side(
         self, mesh: EnterpriseSynergyMeshOrchestrator
@@ -454,7 +454,7 @@ class TestEndToEnd:
         running = asyncio.create_task(mesh.execute_with_retry(first, "a", tenant_id))
         await begun.wait()
         waiting = asyncio.create_task(mesh.execute_with_retry(succeed, "b", tenant_id))
-        await until(lambda: mesh._call(mesh.orchestrator.get_tenant_health(tenant_id)).waiting == 1)
+        await until(lambda: mesh.call(mesh.orchestrator.get_tenant_health(tenant_id)).waiting == 1)
         mesh.suspend_tenant(tenant_id)
         go_on.set()
         assert (await running).status is ExecutionStatus.SUCCESS
@@ -537,14 +537,14 @@ class TestAudit:
             entries = mesh.get_audit_logs(tenant_id)
             assert {entry.tenant_id for entry in entries} == {tenant_id}
             assert [entry.audit_id for entry in entries] == [f"{tenant_id}/{n + 1}" for n in range(len(entries))]
-        assert mesh._call(mesh.orchestrator.verify_audit()).is_intact
+        assert mesh.call(mesh.orchestrator.verify_audit()).is_intact
 
     async def test_who_did_it_is_in_the_log(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
         async def by_alice() -> str:
             async with mesh.orchestrator.acting_as(Actor(type="user", id="alice", source="web", request_id="r-1")):
                 return (await mesh.orchestrator.create_tenant("Acme")).tenant_id
 
-        tenant_id = mesh._call(by_alice())
+        tenant_id = mesh.call(by_alice())
         (entry,) = mesh.get_audit_logs(tenant_id, action="create_tenant")
         assert entry.user_id == "user/alice"
         assert (entry.metadata["source"], entry.metadata["request_id"]) == ("web", "r-1")
@@ -554,8 +554,8 @@ class TestAudit:
     ) -> None:
         basic, professional = (mesh.create_tenant(tier, tier) for tier in (TenantTier.BASIC, TenantTier.PROFESSIONAL))
         with pytest.raises(FeatureNotEnabled, match="audit_logs"):
-            mesh._call(mesh.orchestrator.audit_log(basic, as_tenant=True))
-        assert mesh._call(mesh.orchestrator.audit_log(professional, as_tenant=True)).entries
+            mesh.call(mesh.orchestrator.audit_log(basic, as_tenant=True))
+        assert mesh.call(mesh.orchestrator.audit_log(professional, as_tenant=True)).entries
 
     def test_a_change_from_outside_is_found_by_the_first_bad_entry(self, tmp_path: Path) -> None:
         path = tmp_path / "mesh.db"
@@ -572,6 +572,6 @@ class TestAudit:
             assert changed.rowcount == 1
         connection.close()
         with EnterpriseSynergyMeshOrchestrator(f"sqlite:///{path}") as mesh:
-            report = mesh._call(mesh.orchestrator.verify_audit(tenant_id))
+            report = mesh.call(mesh.orchestrator.verify_audit(tenant_id))
         assert not report.is_intact
         assert report.findings[0].seq == 2

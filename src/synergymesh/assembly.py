@@ -113,6 +113,7 @@ class Parts:
     housekeeping: Housekeeping
     what_ifs: WhatIfs
     auditing: Auditing
+    clock: Clock
 
 
 def assemble(
@@ -286,6 +287,7 @@ def assemble(
         overviews=Overviews(scheduler, tenants, runs.backlog, window, neighbours, clock),
         what_ifs=WhatIfs(Recordings(store, settings.task_request()), tenants, clock),
         auditing=auditing,
+        clock=clock,
         statistics=statistics,
         neighbours=neighbours,
         monitoring=monitoring,

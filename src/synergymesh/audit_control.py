@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from synergymesh.audit.auditing import AuditKey
@@ -11,10 +11,15 @@ from synergymesh.audit.entries import AuditEntries
 from synergymesh.audit.exporting import AuditExport
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit.verification import LogReport
+from synergymesh.domain.instants import to_datetime
+from synergymesh.errors import InvalidRequest
 from synergymesh.ports.audit_keeping import HoldRecord
 
 if TYPE_CHECKING:
     from synergymesh.assembly import Parts
+
+HOURS_MAX = 1_000_000
+"""More than a century."""
 
 
 class AuditControl:
@@ -30,6 +35,7 @@ class AuditControl:
         *,
         since: datetime | None = None,
         until: datetime | None = None,
+        hours: float | None = None,
         action: str | None = None,
         actor: str | None = None,
         entity: str | None = None,
@@ -43,6 +49,7 @@ class AuditControl:
         Args:
             tenant: of whose chain; '' for the mesh's own, None for all, which only the operator sees.
             since, until: from when on, and before when; aware.
+            hours: how far back from now, by the orchestrator's clock, in the place of `since`.
             action: only those of an action, as the guide lists them.
             actor: only those of an actor, `type/id`.
             entity: only those about something: `run/run-…`, `tenant/tenant-…`.
@@ -55,6 +62,10 @@ class AuditControl:
             InvalidRequest: an argument cannot be accepted.
             FeatureNotEnabled: the tenant's tier does not let it read its log.
         """
+        if hours is not None:
+            if since is not None:
+                raise InvalidRequest("since and hours say the same. Give one of them.", field="hours")
+            since = to_datetime(self._running.clock.now()) - check_hours(hours)
         return await self._running.auditing.entries(
             tenant,
             since=since,
@@ -180,3 +191,14 @@ class AuditControl:
             AuditKeyError: the present key cannot be used.
         """
         return await self._running.auditing.rotate_key()
+
+
+def check_hours(hours: object) -> timedelta:
+    """Give so many hours.
+
+    Raises:
+        InvalidRequest: it is no number above 0, or more than a century.
+    """
+    if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 < hours <= HOURS_MAX:
+        raise InvalidRequest(f"hours must be above 0, and at most {HOURS_MAX:,}, not {hours!r:.100}.", field="hours")
+    return timedelta(hours=hours)

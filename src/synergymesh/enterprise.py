@@ -6,14 +6,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from inspect import isawaitable
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from synergymesh.audit.entries import AuditEntry
 from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY, RetryPolicy
+from synergymesh.domain.graphs.graph import checked_component_id, checked_component_ids
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.tenants import Tenant, TenantTier
 from synergymesh.domain.workflow.component_types import ComponentType
@@ -23,6 +24,7 @@ from synergymesh.errors import InvalidRequest, UnknownTenant
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.portal import Portal
 from synergymesh.ports.clock import Clock
+from synergymesh.resolver.components import checked_type
 from synergymesh.resolver.dependency_resolver import DependencyResolver
 from synergymesh.settings import Settings
 from synergymesh.workflows.direct_tasks import loop_waiting
@@ -52,7 +54,7 @@ class AuditLog:
         action: what was done: `create_tenant`, `execute_component`, or the catalogue's name with underscores.
         component_id: of a task, or None.
         user_id: on whose account, `type/id`.
-        status: success, failure or denied.
+        status: success, failure or denied; a cancelled task is no failure, its metadata says so.
         metadata: the entity, the details, and where it came from.
     """
 
@@ -86,9 +88,6 @@ ACTION_NAMES: Mapping[str, str] = MappingProxyType(
 """What this face calls actions of the catalogue; the others have an underscore in the place of the dot."""
 
 AUDIT_PAGE = 1_000
-
-HOURS_MAX = 1_000_000
-"""More than a century."""
 
 Function = Callable[..., Coroutine[Any, Any, Any]]
 T = TypeVar("T")
@@ -156,13 +155,12 @@ class EnterpriseSynergyMeshOrchestrator:
         )
         self.retry_policies: dict[str, RetryPolicy] = {}
         self.resolver = DependencyResolver()
-        self._default_retry = default_retry
         self._graph_lock = threading.Lock()
         self._closing: Future[None] | None = None
         self._close_lock = threading.RLock()  # a signal handler may close what its own thread is closing
         self._portal = Portal("synergymesh-portal", self.close)
         try:
-            self._call(self.orchestrator.start())
+            self.call(self.orchestrator.start())
         except BaseException:
             self._portal.close()
             raise
@@ -226,12 +224,12 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             InvalidRequest: a value cannot be accepted.
         """
-        return self._call(self.orchestrator.create_tenant(tenant_name, tier, quota=custom_quota)).tenant_id
+        return self.call(self.orchestrator.create_tenant(tenant_name, tier, quota=custom_quota)).tenant_id
 
     def get_tenant(self, tenant_id: str) -> TenantConfig | None:
         """Give a tenant, or None if there is none of that id."""
         try:
-            return self._call(self.orchestrator.get_tenant(tenant_id))
+            return self.call(self.orchestrator.get_tenant(tenant_id))
         except UnknownTenant:
             return None
 
@@ -247,10 +245,12 @@ class EnterpriseSynergyMeshOrchestrator:
             UnknownTenant: there is none of that id.
             InvalidRequest: there is no such tier.
         """
-        return self._call(self.orchestrator.set_tier(tenant_id, tier))
+        return self.call(self.orchestrator.set_tier(tenant_id, tier))
 
     def modify_quota(self, tenant_id: str, quota: ResourceQuota | None = None, **limits: int | None) -> TenantConfig:
         """Give a tenant other limits, from the next dispatch on; what runs goes on, whatever they are.
+
+        Changes at the same time all count.
 
         Args:
             tenant_id: which.
@@ -261,15 +261,7 @@ class EnterpriseSynergyMeshOrchestrator:
             UnknownTenant: there is none of that id.
             InvalidRequest: a limit cannot be accepted, or there is none of that name.
         """
-        if quota is None:
-            quota = self._call(self.orchestrator.get_tenant(tenant_id)).quota
-        try:
-            changed = replace(quota, **limits) if limits else quota  # type: ignore[arg-type]  # checked by ResourceQuota
-        except TypeError:
-            unknown = ", ".join(sorted(set(limits) - set(ResourceQuota.__dataclass_fields__)))
-            known = ", ".join(ResourceQuota.__dataclass_fields__)
-            raise InvalidRequest(f"a quota has no limit {unknown}. It has {known}.", field="quota") from None
-        return self._call(self.orchestrator.set_quota(tenant_id, changed))
+        return self.call(self.orchestrator.modify_quota(tenant_id, quota, **limits))
 
     def suspend_tenant(self, tenant_id: str) -> TenantConfig:
         """Accept and start nothing more for a tenant; what runs goes on.
@@ -277,7 +269,7 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             UnknownTenant: there is none of that id.
         """
-        return self._call(self.orchestrator.suspend_tenant(tenant_id))
+        return self.call(self.orchestrator.suspend_tenant(tenant_id))
 
     def resume_tenant(self, tenant_id: str) -> TenantConfig:
         """Accept and start tasks of a suspended tenant again.
@@ -285,7 +277,7 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             UnknownTenant: there is none of that id.
         """
-        return self._call(self.orchestrator.resume_tenant(tenant_id))
+        return self.call(self.orchestrator.resume_tenant(tenant_id))
 
     def delete_tenant(self, tenant_id: str, *, force: bool = False) -> None:
         """Delete a tenant with everything that is recorded of it; with `force`, cancel its open runs first.
@@ -295,7 +287,7 @@ class EnterpriseSynergyMeshOrchestrator:
             TenantHasOpenRuns: it has open runs, and force is False.
         """
         with loop_waiting():
-            self._call(self.orchestrator.delete_tenant(tenant_id, force=force))
+            self.call(self.orchestrator.delete_tenant(tenant_id, force=force))
 
     # --- execution ------------------------------------------------------------------------------------------------
 
@@ -306,26 +298,26 @@ class EnterpriseSynergyMeshOrchestrator:
         tenant_id: str,
         max_retries: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, which the engine watches
-        *,
-        component_type: ComponentType | str = ComponentType.TASK,
         **kwargs: Any,
     ) -> ExecutionResult:
         """Run a coroutine function in the caller's event loop, as a task of a tenant: within its limits, recorded.
 
         It waits for room in the tenant's quota. The submission rate is the caller's to take (`acquire_rate_limit`).
+        What it is retried by is the tenant's policy for the component, or else `retry_policies[component_id]`, or else
+        the tenant's own default, or else that of the orchestrator. Cancelling the caller cancels the function.
 
         Args:
             func: any coroutine function, closures included.
-            component_id: a name that stays the same from call to call.
+            component_id: a name that stays the same from call to call. Its type is the one that `add_dependency` was
+                given.
             tenant_id: whose task it is.
-            max_retries: instead of that of the component's policy (`retry_policies`), or else of the tenant's policy
-                for it, or else of the default one.
+            max_retries: in the place of that of the policy; the policy's delays and refusals stay.
             timeout: seconds for one attempt.
-            component_type: what it is; only carried.
-            kwargs: keyword arguments of `func`.
+            kwargs: keyword arguments of `func`; bind those that have a name of these parameters with
+                `functools.partial`.
 
         Returns:
-            how it ended; what `func` raised is in it.
+            how it ended; what `func` raised is in it, and that its arguments do not fit.
 
         Raises:
             UnknownTenant, TenantNotActive: nothing can be executed for that tenant.
@@ -335,10 +327,11 @@ class EnterpriseSynergyMeshOrchestrator:
         """
         call = DirectCall(
             component_id=component_id,
-            component_type=str(component_type),
+            component_type=self._type_of(component_id),
             function=func,
             arguments=kwargs,
-            retry=self._policy(component_id, max_retries),
+            retry=self.retry_policies.get(component_id),
+            max_retries=max_retries,
             timeout=timeout,
         )
         (result,) = await self._execute(tenant_id, [call])
@@ -363,7 +356,7 @@ class EnterpriseSynergyMeshOrchestrator:
             UnknownTenant, TenantNotActive, UnknownWorkflow, InvalidRequest, FeatureNotEnabled, RateLimitExceeded,
             BacklogFull, IdempotencyConflict, StoreUnavailable: it is not accepted.
         """
-        return self._call(self.orchestrator.submit(workflow, tenant=tenant_id, input=input, **options)).id
+        return self.call(self.orchestrator.submit(workflow, tenant=tenant_id, input=input, **options)).id
 
     def result_of(self, run_id: str, timeout: float | None = None) -> Any:
         """Wait until a run is final and give what its workflow returned.
@@ -377,7 +370,7 @@ class EnterpriseSynergyMeshOrchestrator:
             RunFailed, RunCancelled: it did not succeed.
             TimeoutError: it is not final yet; it goes on.
         """
-        return self._call(self.orchestrator.result_of(run_id, timeout=timeout))
+        return self.call(self.orchestrator.result_of(run_id, timeout=timeout))
 
     def get_run(self, run_id: str) -> Run:
         """Give a run with all of its tasks.
@@ -385,7 +378,7 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             UnknownRun: there is none of that id.
         """
-        return self._call(self.orchestrator.get_run(run_id))
+        return self.call(self.orchestrator.get_run(run_id))
 
     async def execute_agent(
         self,
@@ -408,15 +401,22 @@ class EnterpriseSynergyMeshOrchestrator:
         if not callable(execute):
             raise InvalidRequest(f"agent must have a method execute, and {agent!r:.100} has none.", field="agent")
 
-        async def run(**arguments: Any) -> Any:
-            for method, given in ((getattr(agent, "start", None), {}), (execute, arguments)):
+        async def run() -> Any:
+            for method, given in ((getattr(agent, "start", None), {}), (execute, kwargs)):
                 value = method(**given) if callable(method) else None
                 value = await value if isawaitable(value) else value
             return value
 
-        return await self.execute_with_retry(
-            run, agent_id, tenant_id, max_retries, timeout, component_type=ComponentType.AGENT, **kwargs
+        call = DirectCall(
+            component_id=agent_id,
+            component_type=ComponentType.AGENT.value,
+            function=run,
+            retry=self.retry_policies.get(agent_id),
+            max_retries=max_retries,
+            timeout=timeout,
         )
+        (result,) = await self._execute(tenant_id, [call])
+        return result
 
     def add_dependency(
         self,
@@ -437,7 +437,10 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             InvalidRequest: an id or a type cannot be accepted.
         """
-        wanted = [depends_on] if isinstance(depends_on, str) else list(depends_on)
+        wanted = _ids([depends_on] if isinstance(depends_on, str) else depends_on, "depends_on")
+        checked_component_id(component_id)
+        if component_type is not None:
+            checked_type(component_type)
         with self._graph_lock:
             if any(self._closes_cycle(component_id, each) for each in wanted):
                 return False
@@ -465,10 +468,10 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             InvalidRequest: an id cannot be accepted.
         """
-        ids = list(dict.fromkeys(component_ids))
+        ids = dict.fromkeys(_ids(component_ids, "component_ids"))
         with self._graph_lock:
-            known = self.resolver.topological_sort([each for each in ids if each in self.resolver])
-        return known + [each for each in ids if each not in set(known)]
+            known = dict.fromkeys(self.resolver.topological_sort([each for each in ids if each in self.resolver]))
+        return [*known, *(each for each in ids if each not in known)]
 
     async def execute_components(
         self, tenant_id: str, components: Mapping[str, Function]
@@ -491,12 +494,15 @@ class EnterpriseSynergyMeshOrchestrator:
                 component_id=each,
                 component_type=self._type_of(each),
                 function=components[each],
-                retry=self._policy(each, None),
+                retry=self.retry_policies.get(each),
                 after=self._after(each, components),
             )
             for each in order
         ]
-        return {result.component_id: result for result in await self._execute(tenant_id, calls)} if calls else {}
+        if not calls:
+            await self._portal.wait_for(self.orchestrator.get_tenant(tenant_id))
+            return {}
+        return {result.component_id: result for result in await self._execute(tenant_id, calls)}
 
     # --- limits and figures ---------------------------------------------------------------------------------------
 
@@ -507,11 +513,14 @@ class EnterpriseSynergyMeshOrchestrator:
             tenant_id: which.
             resource_type: concurrent (slots), memory, cpu, hourly (starts), rate_limit (submissions), or tasks for all.
 
+        Returns:
+            whether there is room; a tenant that is suspended has its limits still.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: there is no such resource.
         """
-        return self._call(self.orchestrator.check_resource_quota(tenant_id, resource_type))
+        return self.call(self.orchestrator.check_resource_quota(tenant_id, resource_type))
 
     def acquire_rate_limit(self, tenant_id: str) -> bool:
         """Take a place in a tenant's submission rate; tell whether there was one.
@@ -519,7 +528,7 @@ class EnterpriseSynergyMeshOrchestrator:
         Raises:
             UnknownTenant: there is none of that id.
         """
-        return self._call(self.orchestrator.acquire_rate_limit(tenant_id))
+        return self.call(self.orchestrator.acquire_rate_limit(tenant_id))
 
     def get_metrics(self) -> dict[str, Any]:
         """Give the figures of all tenants together.
@@ -529,7 +538,7 @@ class EnterpriseSynergyMeshOrchestrator:
             average_execution_time_ms, total_retry_attempts, active_tasks, registered_tenants, total_audit_logs (of all
             chains, pruned ones included).
         """
-        found = self._call(self.orchestrator.get_metrics())
+        found = self.call(self.orchestrator.get_metrics())
         return {
             "total_executions": found.executions,
             "successful_executions": found.succeeded,
@@ -544,7 +553,7 @@ class EnterpriseSynergyMeshOrchestrator:
 
     def metrics_text(self) -> str:
         """Give the metrics in Prometheus' text format."""
-        return self._call(self.orchestrator.metrics_text())
+        return self.call(self.orchestrator.metrics_text())
 
     def get_tenant_health(self, tenant_id: str) -> dict[str, Any]:
         """Say how a tenant is doing.
@@ -552,13 +561,13 @@ class EnterpriseSynergyMeshOrchestrator:
         Returns:
             tenant_id, status (healthy, degraded, failing, idle) and reasons, judged by the last hour; then of all its
             executions: total_executions, successful, failed, uptime_percent and success_rate (both the percentage that
-            succeeded), duration_p50_ms, duration_p95_ms, duration_p99_ms, wait_p50_ms, wait_p95_ms, wait_p99_ms,
-            last_execution (aware, or None).
+            succeeded), duration_p50_ms, duration_p95_ms, duration_p99_ms, last_execution (aware, or None), and
+            wait_p50_ms, wait_p95_ms, wait_p99_ms (counted twice a second, by a sample where there are many).
 
         Raises:
             UnknownTenant: there is none of that id.
         """
-        found = self._call(self.orchestrator.get_tenant_health(tenant_id))
+        found = self.call(self.orchestrator.get_tenant_health(tenant_id))
         return {
             "tenant_id": found.tenant_id,
             "status": found.health.value,
@@ -585,15 +594,19 @@ class EnterpriseSynergyMeshOrchestrator:
         hours: float = 24,
         action: str | None = None,
         *,
+        until: datetime | None = None,
         actor: str | None = None,
         outcome: str | None = None,
         limit: int = AUDIT_PAGE,
     ) -> list[AuditLog]:
         """Give the newest entries of a tenant's audit log, oldest first. That somebody looked is recorded.
 
+        `call(mesh.orchestrator.audit_log(…))` gives any number of them page by page, with a cursor.
+
         Args:
             tenant_id: whose.
-            hours: how far back.
+            hours: how far back, by the orchestrator's clock.
+            until: only those before then; aware.
             action: only those of an action, by its name here or in the catalogue.
             actor: only those on the account of `type/id`.
             outcome: success, failure or denied.
@@ -603,14 +616,13 @@ class EnterpriseSynergyMeshOrchestrator:
             UnknownTenant: there is none of that id.
             InvalidRequest: an argument cannot be accepted.
         """
-        self._call(self.orchestrator.get_tenant(tenant_id))
-        if not isinstance(hours, (int, float)) or not 0 < hours <= HOURS_MAX:
-            raise InvalidRequest(f"hours must be above 0, and at most {HOURS_MAX:,}, not {hours!r}.", field="hours")
+        self.call(self.orchestrator.get_tenant(tenant_id))
         names = {mine: theirs for theirs, mine in ACTION_NAMES.items()}
-        found = self._call(
+        found = self.call(
             self.orchestrator.audit_log(
                 tenant_id,
-                since=datetime.now(UTC) - timedelta(hours=hours),
+                hours=hours,
+                until=until,
                 action=None if action is None else names.get(action, action),
                 actor=actor,
                 outcome=outcome,
@@ -622,8 +634,34 @@ class EnterpriseSynergyMeshOrchestrator:
     @property
     def audit_logs(self) -> list[AuditLog]:
         """Give the newest thousand entries of all chains, oldest first. That somebody looked is recorded."""
-        found = self._call(self.orchestrator.audit_log(limit=AUDIT_PAGE))
+        found = self.call(self.orchestrator.audit_log(limit=AUDIT_PAGE))
         return [_audit_log(entry) for entry in reversed(found.entries)]
+
+    # --- everything else ------------------------------------------------------------------------------------------
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a method of the asynchronous face, and so for everything that the engine can do.
+
+        `mesh.call(mesh.orchestrator.list_runs(tenant=tenant_id))` gives what `await` would give there; who acts
+        (`with mesh.orchestrator.acting_as(…)`) counts too. It blocks, like the other methods.
+
+        Args:
+            coroutine: what a method of `orchestrator` has returned.
+
+        Returns:
+            what awaiting it gives.
+
+        Raises:
+            InvalidRequest: it is no coroutine.
+            NotRunning: the orchestrator is closed, or a task of a workflow asks the one that runs it.
+        """
+        if not isinstance(coroutine, Coroutine):
+            raise InvalidRequest(
+                f"coroutine must be what an asynchronous method has returned, as in `mesh.call(mesh.orchestrator."
+                f"list_runs())`, not {coroutine!r:.100}.",
+                field="coroutine",
+            )
+        return self._portal.call(coroutine)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -639,20 +677,11 @@ class EnterpriseSynergyMeshOrchestrator:
                 self._portal.close()
 
     def _list_tenants(self) -> list[Tenant]:
-        return self._call(self.orchestrator.list_tenants())
-
-    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._portal.call(coroutine)
+        return self.call(self.orchestrator.list_tenants())
 
     async def _execute(self, tenant_id: str, calls: list[DirectCall]) -> list[ExecutionResult]:
         loop = asyncio.get_running_loop()
         return await self._portal.wait_for(self.orchestrator.call(calls, tenant=tenant_id, loop=loop))
-
-    def _policy(self, component_id: str, max_retries: int | None) -> RetryPolicy | None:
-        policy = self.retry_policies.get(component_id)
-        if max_retries is None:
-            return policy
-        return replace(policy or self._default_retry, max_retries=max_retries)
 
     def _closes_cycle(self, component_id: str, depends_on: str) -> bool:
         if component_id == depends_on:
@@ -663,7 +692,7 @@ class EnterpriseSynergyMeshOrchestrator:
 
     def _type_of(self, component_id: str) -> str:
         with self._graph_lock:
-            known = component_id in self.resolver
+            known = isinstance(component_id, str) and component_id in self.resolver
             return self.resolver.nodes[component_id].component_type if known else str(ComponentType.TASK)
 
     def _after(self, component_id: str, components: Mapping[str, Function]) -> tuple[str, ...]:
@@ -681,6 +710,13 @@ class EnterpriseSynergyMeshOrchestrator:
                         seen.add(each)
                         stack.append(each)
         return tuple(found)
+
+
+def _ids(component_ids: Iterable[str], field: str) -> list[str]:
+    """Give component ids, or raise `InvalidRequest`."""
+    if not isinstance(component_ids, Iterable):
+        raise InvalidRequest(f"{field} must be component ids, not {component_ids!r:.100}.", field=field)
+    return checked_component_ids(component_ids)
 
 
 def _audit_log(entry: AuditEntry) -> AuditLog:

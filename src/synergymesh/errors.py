@@ -104,7 +104,7 @@ class DuplicateComponent(InvalidWorkflow):
     code = "duplicate_component"
 
     def __init__(self, component_id: str) -> None:
-        super().__init__(f"two components have the id {component_id!r}. Give one of them another id.")
+        super().__init__(f"two components have the id {component_id!r:.100}. Give one of them another id.")
         self.component_id = component_id
 
 
@@ -115,7 +115,7 @@ class UnknownComponent(InvalidWorkflow):
 
     def __init__(self, component_id: str, nearest: Sequence[str] = ()) -> None:
         hint = f" Did you mean {' or '.join(repr(n) for n in nearest)}?" if nearest else ""
-        super().__init__(f"there is no component {component_id!r}.{hint}")
+        super().__init__(f"there is no component {component_id!r:.100}.{hint}")
         self.component_id = component_id
         self.nearest = tuple(nearest)
 
@@ -154,7 +154,7 @@ class UnknownTenant(NotFound, ValueError):
     code = "unknown_tenant"
 
     def __init__(self, tenant_id: object) -> None:
-        super().__init__(f"there is no tenant {tenant_id!r}. `synergymesh tenants list` shows the tenants.")
+        super().__init__(f"there is no tenant {tenant_id!r:.100}. `synergymesh tenants list` shows the tenants.")
         self.tenant_id = tenant_id
 
 
@@ -164,7 +164,7 @@ class UnknownRun(NotFound):
     code = "unknown_run"
 
     def __init__(self, run_id: object) -> None:
-        super().__init__(f"there is no run {run_id!r}. `synergymesh runs` shows the runs.")
+        super().__init__(f"there is no run {run_id!r:.100}. `synergymesh runs` shows the runs.")
         self.run_id = run_id
 
 
@@ -175,7 +175,7 @@ class UnknownDeadLetter(NotFound):
 
     def __init__(self, dead_letter_id: object) -> None:
         super().__init__(
-            f"there is no dead letter {dead_letter_id!r}. `synergymesh dead-letters list` shows them (RUN:TASK)."
+            f"there is no dead letter {dead_letter_id!r:.100}. `synergymesh dead-letters list` shows them (RUN:TASK)."
         )
         self.dead_letter_id = dead_letter_id
 

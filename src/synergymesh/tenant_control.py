@@ -70,6 +70,23 @@ class TenantControl:
         """
         return await self._running.tenants.change_plan(tenant_id, quota=quota)
 
+    async def modify_quota(self, tenant_id: str, quota: ResourceQuota | None = None, **limits: int | None) -> Tenant:
+        """Change single limits of a tenant, from the next dispatch on; changes at the same time all count.
+
+        Args:
+            tenant_id: whose.
+            quota: all limits; the tenant's present ones when None.
+            limits: single limits by name, in the place of those of `quota`.
+
+        Returns:
+            the tenant as it is now.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: a limit cannot be accepted, or there is none of that name.
+        """
+        return await self._running.tenants.change_plan(tenant_id, quota=quota, limits=limits)
+
     async def set_weight(self, tenant_id: str, weight: int | None) -> Tenant:
         """Give a tenant another weight in the fair queue than its tier's; None for the tier's.
 

@@ -254,7 +254,7 @@ def test_a_failing_tenant_is_told_to_a_command_and_to_the_log(tmp_path: Path, ca
         asyncio.run(work())
         with caplog.at_level(logging.INFO):
             mesh._portal.call(_look(mesh))
-        assert {each.kind for each in mesh._call(mesh.orchestrator.alerts())} == {
+        assert {each.kind for each in mesh.call(mesh.orchestrator.alerts())} == {
             "tenant_failing",
             "error_budget_burns",
         }

@@ -159,5 +159,5 @@ async def test_a_direct_call_is_captured_too() -> None:
             print("here I am")
 
         result = await mesh.execute_with_retry(speak, "c", tenant)
-        lines = mesh._call(mesh.orchestrator.logs(result.metadata["run_id"]))
+        lines = mesh.call(mesh.orchestrator.logs(result.metadata["run_id"]))
         assert [line.text for line in lines] == ["here I am"]

@@ -49,7 +49,7 @@ def text() -> str:
             await mesh.execute_with_retry(bad, "c", tenant_id, max_retries=0)
 
         asyncio.run(work())
-        return str(mesh._call(mesh.orchestrator.metrics_text()))
+        return str(mesh.call(mesh.orchestrator.metrics_text()))
 
 
 def test_the_metrics_agree_with_what_happened(text: str) -> None:

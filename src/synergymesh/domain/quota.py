@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from synergymesh.errors import InvalidRequest
 
@@ -46,3 +48,16 @@ class ResourceQuota:
                     f"quota.{field.name} must be a whole number from 1 to {most:,}, not {value!r}.",
                     field=f"quota.{field.name}",
                 )
+
+
+def change_limits(quota: ResourceQuota, limits: Mapping[str, Any]) -> ResourceQuota:
+    """Give a quota with other values of single limits.
+
+    Raises:
+        InvalidRequest: a value cannot be accepted, or there is no limit of that name.
+    """
+    names = [field.name for field in fields(ResourceQuota)]
+    unknown = sorted(set(limits) - set(names))
+    if unknown:
+        raise InvalidRequest(f"a quota has no limit {', '.join(unknown)}. It has {', '.join(names)}.", field="quota")
+    return replace(quota, **limits)

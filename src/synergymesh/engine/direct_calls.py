@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any
 
 from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
-from synergymesh.domain.fault_tolerance.retry import Interrupted, RetryPolicy
+from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY, Interrupted, RetryPolicy
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
@@ -51,6 +51,7 @@ class DirectCall:
         function: a coroutine function.
         arguments: keyword arguments, any objects; they are not recorded.
         retry: None for the policy that the tenant has for it.
+        max_retries: in the place of that of the policy that counts for it, whoever's it is.
         timeout: seconds for one attempt, or None.
         after: component ids of the same call that have to succeed first.
     """
@@ -60,6 +61,7 @@ class DirectCall:
     component_type: str = "task"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     retry: RetryPolicy | None = None
+    max_retries: int | None = None
     timeout: float | None = None
     after: tuple[str, ...] = ()
 
@@ -152,12 +154,15 @@ class DirectCalls:
         tenant = self._tenants.active(tenant_id)
         for call in calls:
             check_function(call.function)
+            if call.max_retries is not None:
+                replace(DEFAULT_RETRY, max_retries=call.max_retries)  # refuses what cannot be one
         shapes = tuple((c.component_id, c.component_type, c.retry, c.timeout, c.after) for c in calls)
         version = self._versions.direct(_definition(name, shapes))
         now = self._clock.now()
         self._admission.admit_call(tenant, version.plan)
         tasks = [
-            DirectTask(call.function, call.arguments, loop, self._clock.now, self._payload_bytes_max) for call in calls
+            DirectTask(call.function, call.arguments, loop, self._clock.now, self._payload_bytes_max, call.max_retries)
+            for call in calls
         ]
         run = LiveRun(
             self._submission.ids.make(now),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.fault_tolerance.retry_rules import RetryRules, change_rules, check_place
 from synergymesh.domain.tenants import Tenant
@@ -43,7 +45,9 @@ class RetryPolicies:
         """Give the policy of a run's task."""
         component = run.version.plan.components[position]
         rules = self._rules_of(run.tenant_id)
-        return rules.find(run.version.plan.workflow, component.component_id, component.retry, self._default)
+        policy = rules.find(run.version.plan.workflow, component.component_id, component.retry, self._default)
+        max_retries = None if run.direct is None else run.direct[position].max_retries
+        return policy if max_retries is None else replace(policy, max_retries=max_retries)
 
     def _rules_of(self, tenant_id: str) -> RetryRules:
         """Give a tenant's rules, made again when the tenant, or the one above it, has changed."""

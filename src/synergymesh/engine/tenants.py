@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.quota import ResourceQuota, change_limits
 from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES, Capacity, CohortShare, Limits, limits_of
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import TenantStatus
@@ -251,23 +251,32 @@ class Tenants:
         *,
         tier: object = None,
         quota: object = None,
+        limits: Mapping[str, Any] | None = None,
         edit: Callable[[Tenant], Mapping[str, Any]] | None = None,
         **policy: Any,
     ) -> Tenant:
         """Change a tenant's tier, quota or policy, with effect at the next dispatch; what runs goes on.
 
-        A change of tier sets the quota of the new tier, unless a quota is given too. `edit` gives fields of the policy
-        that depend on what the tenant has now.
+        A change of tier sets the quota of the new tier, unless a quota is given too. `limits` are single ones by name,
+        in the place of those of that quota or of the present one. `edit` gives fields of the policy that depend on what
+        the tenant has now.
 
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: a value cannot be accepted.
         """
-        change = self._change_plan(self.get(tenant_id).tenant_id, tier, quota, edit or (lambda now: policy))
+        change = self._change_plan(
+            self.get(tenant_id).tenant_id, tier, quota, limits or {}, edit or (lambda now: policy)
+        )
         return await self._turns.carry_out(change)
 
     async def _change_plan(
-        self, tenant_id: str, tier: object, quota: object, edit: Callable[[Tenant], Mapping[str, Any]]
+        self,
+        tenant_id: str,
+        tier: object,
+        quota: object,
+        limits: Mapping[str, Any],
+        edit: Callable[[Tenant], Mapping[str, Any]],
     ) -> Tenant:
         async with self._turn(tenant_id) as turn:
             tenant = self.get(tenant_id)
@@ -276,6 +285,8 @@ class Tenants:
                 new_quota = check_quota(quota)
             else:
                 new_quota = tenant.quota if tier is None else self.plans[new_tier].quota
+            if limits:
+                new_quota = change_limits(new_quota, limits)
             record = TenantRecord(
                 tenant_id,
                 tenant.tenant_name,

@@ -43,6 +43,7 @@ class DirectTask:
     Attributes:
         value: what the function returned last; any object.
         calls: how often it was called.
+        max_retries: in the place of that of its retry policy, or None.
         given_up: whether nobody waits any more for the function to end when it is stopped.
         started_at, ended_at: of the first and of the last call, nanoseconds as the engine's clock gives them.
     """
@@ -59,6 +60,7 @@ class DirectTask:
         "calls",
         "ended_at",
         "given_up",
+        "max_retries",
         "payload_bytes_max",
         "started_at",
         "value",
@@ -71,6 +73,7 @@ class DirectTask:
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], int],
         payload_bytes_max: int,
+        max_retries: int | None = None,
     ) -> None:
         self._function = function
         self._arguments = dict(arguments)
@@ -78,6 +81,7 @@ class DirectTask:
         self._context = copy_context()
         self._now = now
         self.payload_bytes_max = payload_bytes_max
+        self.max_retries = max_retries
         self.value: Any = None
         self.calls = 0
         self.given_up = False
