@@ -140,7 +140,7 @@ class AuditControl:
             LegalHold: the tenant's log must be kept.
             StoreError: the log is damaged.
         """
-        return await self._running.auditing.prune(tenant)
+        return await self._running.auditing.pruning.prune(tenant)
 
     async def hold_audit(self, tenant: str, reason: str) -> bool:
         """Forbid to prune a tenant's log ('' for the mesh's own); False when it is forbidden already.
@@ -148,7 +148,7 @@ class AuditControl:
         Raises:
             UnknownTenant: there is no log of that tenant.
         """
-        return await self._running.auditing.hold(tenant, reason)
+        return await self._running.auditing.pruning.hold(tenant, reason)
 
     async def release_audit(self, tenant: str) -> bool:
         """Allow to prune a tenant's log again; False when nothing forbids it.
@@ -156,11 +156,11 @@ class AuditControl:
         Raises:
             UnknownTenant: there is no log of that tenant.
         """
-        return await self._running.auditing.release(tenant)
+        return await self._running.auditing.pruning.release(tenant)
 
     async def audit_holds(self) -> list[HoldRecord]:
         """Give all legal holds."""
-        return await self._running.auditing.holds()
+        return await self._running.auditing.pruning.holds()
 
     async def with_personal_data(self, actor: Actor, **personal: str | None) -> Actor:
         """Give an actor whose entries name it: name, mail and address, encrypted under a key of its own.
@@ -170,15 +170,19 @@ class AuditControl:
         Raises:
             InvalidRequest: a field is not known or cannot be kept.
         """
-        return await self._running.auditing.with_personal_data(actor, personal)
+        return await self._running.auditing.erasing.with_personal_data(actor, personal)
 
-    async def erase_audit(self, subject: str) -> None:
+    async def erase_audit(self, subject: str) -> bool:
         """Make the personal data of an actor (`type/id`) in the audit log unreadable for ever.
+
+        Returns:
+            whether nothing of its key is left in the files. While somebody reads an older state of the database (a
+            backup, an export, a verification), the write-ahead log keeps it; it is wiped as soon as that ends.
 
         Raises:
             NotFound: there is none, or it is erased already.
         """
-        await self._running.auditing.erase(subject)
+        return await self._running.auditing.erasing.erase(subject)
 
     async def audit_keys(self) -> list[AuditKey]:
         """Give the public keys of the audit log; the one that signs now is the last."""

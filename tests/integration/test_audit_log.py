@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from synergymesh import Orchestrator, Settings, task, workflow
+from synergymesh.audit import auditing, pruning
 from synergymesh.audit.auditing import PAGE_ENTRIES_MAX
 from synergymesh.audit.keys import load, verify_signature
 from synergymesh.audit.verify import verify_export
@@ -55,6 +56,14 @@ def count(database: Path, statement: str = "SELECT count(*) FROM audit_entries",
         return int(connection.execute(statement, arguments).fetchone()[0])
     finally:
         connection.close()
+
+
+def reading(database: Path) -> sqlite3.Connection:
+    """Give a connection that reads the state of this moment, until it is closed."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM audit_entries").fetchone()
+    return connection
 
 
 async def run_one(mesh: Orchestrator, tenant_id: str) -> None:
@@ -342,7 +351,8 @@ async def test_deleting_what_was_pruned_goes_on_after_it_was_interrupted(tmp_pat
         for _ in range(4):
             await run_one(mesh, acme)
         clock.forward(92)
-        await mesh._running.auditing._prune(acme)
+        await mesh._running.auditing.pruning.stop()
+        await mesh._running.auditing.pruning.bury(acme)
         before = count(database)
         assert await mesh._database.delete_pruned_audit_entries(3) == 3
         assert count(database) == before - 3
@@ -351,6 +361,70 @@ async def test_deleting_what_was_pruned_goes_on_after_it_was_interrupted(tmp_pat
             pass
         assert (await mesh.verify_audit()).findings == []
         assert count(database, "SELECT count(*) FROM audit_tombstones WHERE pending = 1") == 0
+
+
+async def test_pruning_again_before_the_entries_are_gone_prunes_nothing_twice(tmp_path: Path) -> None:
+    clock = Days()
+    async with Orchestrator(f"sqlite:///{tmp_path}/mesh.db", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(4):
+            await run_one(mesh, acme)
+        clock.forward(92)
+        pruning = mesh._running.auditing.pruning
+        await pruning.stop()  # so that nothing is deleted in between
+        counts = await asyncio.gather(pruning.bury(acme), pruning.bury(acme))
+        assert sorted(counts) == [0, 12]
+        assert await mesh.prune_audit(acme) == 0
+        assert [e.details["count"] for e in (await mesh.audit_log(acme, action="audit.pruned")).entries] == [12]
+        assert (await mesh.verify_audit()).pruned == 12
+
+
+async def test_pruned_entries_are_deleted_in_the_background_one_step_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "TICK_SECONDS", 3_600.0)
+    monkeypatch.setattr(pruning, "DELETE_ROWS", 2)
+    clock = Days()
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        for _ in range(10):
+            await run_one(mesh, acme)
+        clock.forward(92)
+        assert await mesh._running.auditing.pruning.bury(acme) == 30
+        await until_nothing_is_pending(database)
+        assert (await mesh.verify_audit()).findings == []
+
+
+async def until_nothing_is_pending(database: Path) -> None:
+    async with asyncio.timeout(20):
+        while count(database, "SELECT count(*) FROM audit_tombstones WHERE pending = 1"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_hold_that_comes_before_the_deletion_keeps_the_entries_until_it_is_released(tmp_path: Path) -> None:
+    clock = Days()
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single], clock=clock) as mesh:
+        acme = (await mesh.create_tenant("Acme")).tenant_id
+        await run_one(mesh, acme)
+        clock.forward(92)
+        pruning = mesh._running.auditing.pruning
+        await pruning.stop()
+        assert await pruning.bury(acme) == 3
+        await mesh.hold_audit(acme, "case 7")
+    async with Orchestrator(f"sqlite:///{database}", workflows=[single], clock=clock) as mesh:
+        other = (await mesh.create_tenant("Other")).tenant_id
+        await run_one(mesh, other)
+        clock.forward(92)
+        assert await mesh.prune_audit() >= 3, "that of others goes on"
+        assert (await mesh.audit_log(acme, action="run.submitted")).entries
+        assert not (await mesh.audit_log(other, action="run.submitted")).entries
+        assert (await mesh.verify_audit()).findings == []
+        await mesh.release_audit(acme)
+        await until_nothing_is_pending(database)
+        assert not (await mesh.audit_log(acme, action="run.submitted")).entries
+        assert (await mesh.verify_audit()).findings == []
 
 
 # --- personal data --------------------------------------------------------------------------------------------------
@@ -397,8 +471,49 @@ async def test_a_key_that_was_erased_is_nowhere_in_the_files(tmp_path: Path) -> 
         await mesh.with_personal_data(ALICE, name="Alice")
         key = await mesh._database.get_subject_key("user/u-17")
         assert key is not None
-        await mesh.erase_audit("user/u-17")
+        assert await mesh.erase_audit("user/u-17") is True
         assert not [path for path in tmp_path.rglob("*") if path.is_file() and key in path.read_bytes()]
+
+
+async def test_who_erases_while_somebody_reads_is_told_and_it_is_done_once_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mesh.db"
+
+    def files_with(key: bytes) -> list[str]:
+        return sorted(path.name for path in tmp_path.rglob("*") if path.is_file() and key in path.read_bytes())
+
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        monkeypatch.setattr(auditing, "TICK_SECONDS", 0.01)
+        await mesh.with_personal_data(ALICE, name="Alice")
+        key = await mesh._database.get_subject_key("user/u-17")
+        assert key is not None
+        reader = reading(database)
+        assert await mesh.erase_audit("user/u-17") is False
+        assert files_with(key) == ["mesh.db-wal"]
+        await mesh.create_tenant("Acme")
+        reader.close()
+        async with asyncio.timeout(20):
+            while files_with(key):  # noqa: ASYNC110 - it is tried again now and then
+                await asyncio.sleep(0.01)
+
+
+async def test_what_an_earlier_process_could_not_wipe_is_wiped_by_the_next_one(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        await mesh.with_personal_data(ALICE, name="Alice")
+        key = await mesh._database.get_subject_key("user/u-17")
+        assert key is not None
+        reader = reading(database)
+        await mesh.erase_audit("user/u-17")
+    log = tmp_path / "mesh.db-wal"
+    assert key in log.read_bytes()
+    reader.execute("ROLLBACK")  # it stays open, so that the log is not removed by the end of the last connection
+    async with Orchestrator(f"sqlite:///{database}"):
+        pass
+    assert key not in log.read_bytes()
+    assert key not in database.read_bytes()
+    reader.close()
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -431,6 +546,21 @@ async def test_the_command_asks_the_process_that_executes(tmp_path: Path) -> Non
         done = await asyncio.to_thread(command, "prune", "--tenant", "Acme", database=database)
         assert done.returncode == 2
         assert "legal hold" in done.stderr
+
+
+async def test_the_command_says_when_an_erased_key_is_still_in_the_log_of_the_database(tmp_path: Path) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        for name in ("u-17", "u-18"):
+            await mesh.with_personal_data(Actor(type="user", id=name), name="Alice")
+        reader = reading(database)
+        done = await asyncio.to_thread(command, "erase", "user/u-17", database=database)
+        assert done.returncode == 0, done.stderr
+        assert "is erased" in done.stdout
+        assert "until that ends" in done.stderr
+        reader.close()
+        done = await asyncio.to_thread(command, "erase", "user/u-18", "--json", database=database)
+        assert json.loads(done.stdout) == {"erased": "user/u-18", "is_wiped": True}
 
 
 async def test_following_the_log_shows_each_new_entry_once_and_nothing_older(

@@ -32,7 +32,7 @@ def chain(times: list[tuple[int, bool]]) -> list[Entry]:
 
 def plan(rows: list[Entry], gaps: list[Gap], now: int = NOW, retention: Retention = RETENTION) -> list[Pruned]:
     light = [(number, hash_, at, sensitive) for number, hash_, _, at, sensitive in rows]
-    return list(plan_pruning(light, GENESIS, {gap.last: gap.head for gap in gaps}, retention, now))
+    return list(plan_pruning(light, GENESIS, gaps, retention, now))
 
 
 def without(rows: list[Entry], gaps: list[Gap]) -> list[Entry]:
@@ -83,6 +83,36 @@ def test_a_day_with_very_many_gaps_has_several_tombstones() -> None:
     gaps = [gap for each in planned for gap in each.gaps]
     kept = [(number, hash_, payload) for number, hash_, payload, _, sensitive in rows if sensitive]
     assert verify_chain(LOG, TENANT, kept, gaps=gaps).finding is None
+
+
+def going_of(gap: Gap, left: list[Entry]) -> list[int]:
+    """Give what is left of a gap in the order in which it is deleted."""
+    return [row[0] for row in reversed(left) if gap.first <= row[0] <= gap.last]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.booleans()), max_size=30),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 30)), min_size=2, max_size=4),
+)
+def test_what_is_pruned_and_not_deleted_yet_is_not_pruned_again(
+    ages: list[tuple[int, bool]], visits: list[tuple[int, int]]
+) -> None:
+    rows = chain([(days_ago(age), sensitive) for age, sensitive in sorted(ages, reverse=True)])
+    gaps: list[Gap] = []
+    left, planned = rows, []
+    for visit, deleted in sorted(visits):
+        now = NOW + visit * DAY
+        new = [gap for each in plan(left, gaps, now) for gap in each.gaps]
+        planned += [seq for gap in new for seq in range(gap.first, gap.last + 1)]
+        gaps += new
+        assert plan(left, gaps, now) == []
+        going = [seq for gap in sorted(gaps, key=lambda gap: gap.first) for seq in going_of(gap, left)]
+        left = [row for row in left if row[0] not in going[:deleted]]
+        report = verify_chain(LOG, TENANT, [row[:3] for row in left], gaps=gaps)
+        assert report.finding is None
+    assert len(planned) == len(set(planned))
+    assert set(planned) == {row[0] for row in rows} - {row[0] for row in without(rows, gaps)}
 
 
 def test_a_chain_with_a_hole_is_not_pruned() -> None:

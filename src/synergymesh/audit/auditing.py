@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.entries import AuditEntries, AuditEntry, record_view
+from synergymesh.audit.erasing import Erasing
 from synergymesh.audit.exporting import AuditExport, ExportFormat, Wish, export_log
 from synergymesh.audit.keys import public_pem, read_public
 from synergymesh.audit.lag import AuditLag, measure_lag
 from synergymesh.audit.notes import Notes
-from synergymesh.audit.personal import check_personal, new_key, seal, unseal
+from synergymesh.audit.personal import unseal
+from synergymesh.audit.pruning import Pruning
 from synergymesh.audit.verify import read_checkpoint_lines
 from synergymesh.audit.verifying import verify_log
 from synergymesh.domain.actors import Actor
-from synergymesh.domain.audit.actions import CATALOGUE, Action, Outcome
-from synergymesh.domain.audit.forms import MESH, TOMBSTONE_TAG, Gap, Tombstone, genesis_hash, key_id, read_tombstone
-from synergymesh.domain.audit.retention import Pruned, Retention, plan_pruning
+from synergymesh.domain.audit.actions import Action, Outcome
+from synergymesh.domain.audit.forms import MESH, key_id
+from synergymesh.domain.audit.retention import Retention
 from synergymesh.domain.audit.verification import LogReport
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import (
     AuditKeyError,
     InvalidRequest,
-    LegalHold,
-    NotFound,
-    StoreError,
     SynergyMeshError,
     UnknownTenant,
 )
 from synergymesh.logs import Log
-from synergymesh.ports.audit_keeping import AuditKeeping, AuditScan, HoldRecord, TombstoneRecord
+from synergymesh.ports.audit_keeping import AuditKeeping, AuditScan
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Store
 
@@ -45,16 +42,6 @@ PAGE_ENTRIES_MAX = 1_000
 """Entries of one page, as of runs."""
 
 TICK_SECONDS = 1.0
-
-PRUNE_SECONDS = 3_600.0
-"""Retention is counted in days; once an hour is often enough, and cheap."""
-
-DELETE_ROWS = 500
-"""Entries that are deleted in one transaction, so that no commit waits long behind it."""
-
-REASON_MAX = 500
-
-SUBJECT_MAX = 300
 
 READ_NOTED_SECONDS = 60
 """Who reads the same chain again within this time is recorded once: following the log must not fill it."""
@@ -80,7 +67,13 @@ class AuditKey:
 
 
 class Auditing:
-    """Search, verify, export, prune, hold and erase; each of these is recorded itself, on its actor's account."""
+    """Search, verify and export; each of these is recorded itself, on its actor's account.
+
+    Attributes:
+        checkpoints: signs the log.
+        pruning: deletes what is over its time, and holds.
+        erasing: keeps personal data, and erases it.
+    """
 
     def __init__(
         self,
@@ -107,6 +100,10 @@ class Auditing:
             retention: gives how long a tenant's entries are kept; of one that is gone too.
         """
         self.checkpoints = checkpoints
+        self.pruning = Pruning(
+            store, checkpoints.keys, notes, clock, retention=retention, check_known=self._check_known
+        )
+        self.erasing = Erasing(store, notes, clock)
         self._store = store
         self._keeping: AuditKeeping = store
         self._clock = clock
@@ -114,10 +111,8 @@ class Auditing:
         self._actor = actor
         self._tenant = tenant
         self._check_feature = check_feature
-        self._retention = retention
         self._reads: dict[tuple[str, str | None], Instant] = {}
         self._task: asyncio.Task[None] | None = None
-        self._delete_is_due = True
 
     # --- now and then ---------------------------------------------------------------------------------------------
 
@@ -125,12 +120,14 @@ class Auditing:
         """Begin to write checkpoints, and to prune what is over its time."""
         self.checkpoints.start()
         self._task = asyncio.get_running_loop().create_task(self._tick_for_ever(), name="synergymesh-audit")
+        self.pruning.start()
 
     async def stop(self) -> None:
         """End what is done now and then, while entries can still be recorded."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        await self.pruning.stop()
         if self.checkpoints.file is not None:
             try:
                 await self.checkpoints.keys.key()  # the last checkpoint comes when nothing can be recorded any more
@@ -140,30 +137,16 @@ class Auditing:
     async def close(self) -> None:
         """Write the last checkpoint, behind the last entry."""
         await self.checkpoints.close()
+        await self.erasing.close()
 
     async def _tick_for_ever(self) -> None:
-        pruned_at = self._clock.now()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            try:
-                await self.checkpoints.tick()
-                if self._delete_is_due:
-                    self._delete_is_due = bool(await self._keeping.delete_pruned_audit_entries(DELETE_ROWS))
-                now = self._clock.now()
-                if now - pruned_at >= PRUNE_SECONDS * 1e9:
-                    pruned_at = now
-                    await self._prune_all()
-            except Exception as error:
-                log.error("the audit log could not be looked after; tried again", error=str(error))
-
-    async def _prune_all(self) -> None:
-        held = {hold.tenant_id for hold in await self._keeping.list_audit_holds()}
-        for tenant_id in await self._keeping.scan_audit(lambda scan: scan.tenants()):
-            if tenant_id not in held:
+            for tick in (self.checkpoints.tick, self.pruning.tick, self.erasing.tick):
                 try:
-                    await self._prune(tenant_id)
-                except (SynergyMeshError, OSError) as error:
-                    log.error("the audit log of a tenant could not be pruned", tenant=tenant_id, error=str(error))
+                    await tick()
+                except Exception as error:
+                    log.error("the audit log could not be looked after; tried again", error=str(error))
 
     async def lag(self) -> AuditLag:
         """Say how far the log is signed and published.
@@ -291,107 +274,6 @@ class Auditing:
             if not any(head.tenant_id == tenant_id for head in heads):
                 raise
 
-    # --- keeping --------------------------------------------------------------------------------------------------
-
-    async def prune(self, tenant_id: str | None) -> int:
-        """Prune what is over its time; see `Orchestrator.prune_audit`."""
-        if tenant_id is not None:
-            await self._check_known(tenant_id)
-            if any(hold.tenant_id == tenant_id for hold in await self._keeping.list_audit_holds()):
-                raise LegalHold(tenant_id)
-            count = await self._prune(tenant_id)
-        else:
-            held = {hold.tenant_id for hold in await self._keeping.list_audit_holds()}
-            count = 0
-            for each in await self._keeping.scan_audit(lambda scan: scan.tenants()):
-                if each not in held:
-                    count += await self._prune(each)
-        while await self._keeping.delete_pruned_audit_entries(DELETE_ROWS):
-            pass
-        return count
-
-    async def _prune(self, tenant_id: str) -> int:
-        now = self._clock.now()
-        retention = self._retention(tenant_id)
-        log_id = await self._store.get_audit_log_id()
-
-        def plan(scan: AuditScan) -> list[Pruned]:
-            ends = {
-                gap.last: gap.head for stone in scan.tombstones(tenant_id) for gap in read_tombstone(stone.content).gaps
-            }
-            rows = _light_rows(scan, tenant_id)
-            return list(plan_pruning(rows, genesis_hash(log_id, tenant_id), ends, retention, now))
-
-        try:
-            planned = await self._keeping.scan_audit(plan)
-        except ValueError as error:
-            raise StoreError(
-                f"the audit log of {tenant_id or 'the mesh'} is damaged, so nothing is pruned: {error}. "
-                f"`synergymesh audit verify` says more."
-            ) from None
-        if not planned:
-            return 0
-        key = await self.checkpoints.keys.key()
-        records = []
-        for pruned in planned:
-            tombstone = Tombstone(
-                log_id=log_id, tenant_id=tenant_id, day=pruned.day, gaps=pruned.gaps, pruned_at=now, key_id=key.key_id
-            )
-            content = tombstone.content()
-            records.append(
-                TombstoneRecord(
-                    tenant_id, pruned.gaps[0].first, pruned.gaps[-1].last, content, key.sign(TOMBSTONE_TAG, content)
-                )
-            )
-        count = sum(_size(gap) for pruned in planned for gap in pruned.gaps)
-        details = {"count": count, "first_day": planned[0].day, "last_day": planned[-1].day}
-        noted = self._notes.noted(tenant_id, Action.AUDIT_PRUNED, "audit", details)
-        if not await self._keeping.add_audit_tombstones(records, noted):
-            raise LegalHold(tenant_id)
-        self._delete_is_due = True
-        return count
-
-    async def holds(self) -> list[HoldRecord]:
-        """Give all legal holds."""
-        return await self._keeping.list_audit_holds()
-
-    async def hold(self, tenant_id: str, reason: str) -> bool:
-        """Forbid to prune; see `Orchestrator.hold_audit`."""
-        await self._check_known(tenant_id)
-        if not isinstance(reason, str) or not 1 <= len(reason) <= REASON_MAX or not reason.isprintable():
-            raise InvalidRequest(f"reason must be a printable text of 1 to {REASON_MAX} characters.", field="reason")
-        noted = self._notes.noted(tenant_id, Action.AUDIT_HELD, "audit", {"reason": reason})
-        return await self._keeping.hold_audit(HoldRecord(tenant_id, reason, noted.noted_at), noted)
-
-    async def release(self, tenant_id: str) -> bool:
-        """Allow to prune again; see `Orchestrator.release_audit`."""
-        await self._check_known(tenant_id)
-        noted = self._notes.noted(tenant_id, Action.AUDIT_RELEASED, "audit", {})
-        return await self._keeping.release_audit(tenant_id, noted)
-
-    # --- personal data --------------------------------------------------------------------------------------------
-
-    async def with_personal_data(self, actor: Actor, personal: Mapping[str, object]) -> Actor:
-        """Give an actor with encrypted personal data; see `Orchestrator.with_personal_data`."""
-        if not isinstance(actor, Actor):
-            raise InvalidRequest(f"actor must be an Actor, not {actor!r:.100}.", field="actor")
-        checked = check_personal(personal)
-        if not checked:
-            return actor
-        subject = str(actor)
-        key = await self._keeping.get_subject_key(subject)
-        if key is None:
-            key = await self._keeping.add_subject_key(subject, new_key(), self._clock.now())
-        return msgspec.structs.replace(actor, personal=seal(key, subject, checked))
-
-    async def erase(self, subject: str) -> None:
-        """Make somebody's personal data unreadable; see `Orchestrator.erase_audit`."""
-        if not isinstance(subject, str) or not 1 <= len(subject) <= SUBJECT_MAX:
-            raise InvalidRequest(f"subject must be an actor, `type/id`, not {subject!r:.100}.", field="subject")
-        noted = self._notes.noted(MESH, Action.AUDIT_ERASED, "audit", {"subject": subject})
-        if not await self._keeping.erase_subject_key(subject, noted):
-            raise NotFound(f"the audit log has no personal data of {subject!r:.200}, or it is erased already.")
-
     # --- keys -----------------------------------------------------------------------------------------------------
 
     async def keys_shown(self) -> list[AuditKey]:
@@ -446,22 +328,12 @@ def search(
     }
 
 
-def _light_rows(scan: AuditScan, tenant_id: str) -> Iterator[tuple[int, bytes, int, bool]]:
-    sensitive = {action.value for action, described in CATALOGUE.items() if described.sensitive}
-    for seq, hash_, _, at, action, *_ in scan.rows(tenant_id, 0):
-        yield seq, hash_, at, action in sensitive
-
-
 def _can_be_made(path: Path) -> bool:
     return bool(path.name) and not path.is_dir() and path.parent.is_dir()
 
 
 def _shown(public: bytes, *, is_present: bool) -> AuditKey:
     return AuditKey(key_id=key_id(public), public=public.hex(), pem=public_pem(public), is_present=is_present)
-
-
-def _size(gap: Gap) -> int:
-    return gap.last - gap.first + 1
 
 
 def _instant(moment: datetime | None, field: str) -> Instant | None:

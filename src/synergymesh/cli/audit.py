@@ -317,16 +317,21 @@ def erase(
 ) -> None:
     """Make the personal data of an actor unreadable for ever; the log still verifies."""
 
-    async def forget(mesh: Asking, tenant_id: str | None) -> None:
+    async def forget(mesh: Asking, tenant_id: str | None) -> bool:
         from synergymesh.local.verbs import ERASE_AUDIT
 
-        await mesh.ask(ERASE_AUDIT, subject=subject)
+        return await mesh.ask(ERASE_AUDIT, subject=subject)
 
-    _with_mesh(database, None, forget)
+    is_wiped = _with_mesh(database, None, forget)
     if as_json:
-        output.say_json({"erased": subject})
-    else:
-        output.say(f"the personal data of {subject} is erased; backups from before still have its key")
+        output.say_json({"erased": subject, "is_wiped": is_wiped})
+        return
+    output.say(f"the personal data of {subject} is erased; backups from before still have its key")
+    if not is_wiped:
+        output.note(
+            "somebody reads the database (a backup, an export, a verification), so its log has the key until that "
+            "ends; it is wiped then by the process that executes, or by the next one that opens the database"
+        )
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -143,6 +143,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
                 "list_audit_tombstones",
                 "release_audit",
                 "scan_audit",
+                "wipe_erased_keys",
             ),
             _AUDIT,
         ),

@@ -302,7 +302,7 @@ PRUNE_AUDIT = Verb("prune_audit", OfLog, int, seconds_max=LONG_SECONDS)
 HOLD_AUDIT = Verb("hold_audit", Hold, bool)
 RELEASE_AUDIT = Verb("release_audit", OneLog, bool)
 AUDIT_HOLDS = Verb("audit_holds", Nothing, list[HoldRecord])
-ERASE_AUDIT = Verb("erase_audit", OfSubject, type(None))
+ERASE_AUDIT = Verb("erase_audit", OfSubject, bool)
 AUDIT_KEYS = Verb("audit_keys", Nothing, list[AuditKey])
 ROTATE_AUDIT_KEY = Verb("rotate_audit_key", Nothing, AuditKey)
 

@@ -110,7 +110,10 @@ class AuditKeeping(Protocol):
         ...
 
     async def delete_pruned_audit_entries(self, limit: int) -> int:
-        """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left."""
+        """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left.
+
+        Those of a tenant under a hold stay until it is released.
+        """
         ...
 
     async def list_audit_holds(self) -> list[HoldRecord]:
@@ -134,5 +137,12 @@ class AuditKeeping(Protocol):
         ...
 
     async def erase_subject_key(self, subject: str, noted: Noted) -> bool:
-        """Destroy a key, also in the pages of the file; give False, and record nothing, when there is none."""
+        """Destroy a key; give False, and record nothing, when there is none.
+
+        What the files still have of it, `wipe_erased_keys` removes.
+        """
+        ...
+
+    async def wipe_erased_keys(self) -> bool:
+        """Remove what the files have of erased keys; give False, to be asked again, while somebody reads that."""
         ...

@@ -94,17 +94,26 @@ def shorten_log(connection: sqlite3.Connection, database: Path | None, busy_mill
     size = log_bytes(database)
     pages = AUTOCHECKPOINT_PAGES
     if size > LONG_LOG_BYTES:
-        connection.execute(f"PRAGMA busy_timeout = {LOG_WAIT_MILLISECONDS}").close()
-        try:
-            blocked, in_log, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {busy_milliseconds}").close()
-        if blocked:
-            # Else every commit would look through the whole log for pages that it may not write back.
-            pages += in_log
+        # While it is blocked, every commit would look through the whole log for pages that it may not write back.
+        pages += _cut(connection, busy_milliseconds)
         size = log_bytes(database)
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").close()
     return size
+
+
+def cut_log(connection: sqlite3.Connection) -> bool:
+    """Write the log back into the database and cut it to nothing; False when readers kept that from being done."""
+    return _cut(connection, _number(connection, "busy_timeout")) == 0
+
+
+def _cut(connection: sqlite3.Connection, busy_milliseconds: int) -> int:
+    """Try to cut the log; give the pages that are left in it."""
+    connection.execute(f"PRAGMA busy_timeout = {LOG_WAIT_MILLISECONDS}").close()
+    try:
+        blocked, in_log, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {busy_milliseconds}").close()
+    return int(in_log) if blocked else 0
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

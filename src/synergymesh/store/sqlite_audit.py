@@ -85,6 +85,10 @@ class AuditKeepingWrites:
         """Destroy a key; give False when there is none."""
         return await self._write(audit_keeping.erase_subject_key, subject, noted)
 
+    async def wipe_erased_keys(self: _Writes) -> bool:
+        """Remove what the files have of erased keys; give False while somebody reads that."""
+        return await self._write(audit_keeping.wipe_erased_keys)
+
 
 def _scan_file(path: Path, work: Callable[[AuditScan], T], packed: bool) -> T:
     try:

@@ -33,16 +33,15 @@ async def fill_log(store: Store) -> None:
         await record(store, keeping_note(Action.AUDIT_READ, 100 + number))
 
 
-async def bury(store: Store, first: int, last: int, number: int = 1) -> bool:
-    """Record a tombstone for a part of the chain."""
+async def bury(store: Store, *pieces: tuple[int, int], number: int = 1) -> bool:
+    """Record a tombstone for pieces of the chain, each from its first to its last entry."""
     rows = await store.list_audit_entries(ACME, after_seq=0, limit=1_000)
-    hashes = {row.seq: row.hash for row in rows}
-    previous = hashes.get(first - 1, genesis_hash(await store.get_audit_log_id(), ACME))
-    gap = Gap(first=first, last=last, previous=previous, head=hashes[last])
+    hashes = {row.seq: row.hash for row in rows} | {0: genesis_hash(await store.get_audit_log_id(), ACME)}
+    gaps = tuple(Gap(first=first, last=last, previous=hashes[first - 1], head=hashes[last]) for first, last in pieces)
     content = Tombstone(
-        log_id="log", tenant_id=ACME, day="2026-11-22", gaps=(gap,), pruned_at=number, key_id="k"
+        log_id="log", tenant_id=ACME, day="2026-11-22", gaps=gaps, pruned_at=number, key_id="k"
     ).content()
-    stone = TombstoneRecord(ACME, first, last, content, b"signature")
+    stone = TombstoneRecord(ACME, gaps[0].first, gaps[-1].last, content, b"signature")
     return await store.add_audit_tombstones([stone], keeping_note(Action.AUDIT_PRUNED, number))
 
 
@@ -112,7 +111,7 @@ class AuditKeepingContract:
         assert await store.get_audit_extent(entries) == AuditExtent(entries, None)
         assert await store.get_audit_extent(entries - 2) == AuditExtent(entries, 110)
         assert await store.get_audit_extent(entries + 99) == AuditExtent(entries, None)
-        assert await bury(store, 2, 7)
+        assert await bury(store, (2, 7))
         while await store.delete_pruned_audit_entries(100):
             pass
         assert (await store.get_audit_extent(0)).entries == entries + 1
@@ -126,7 +125,7 @@ class AuditKeepingContract:
 
     async def test_what_a_tombstone_accounts_for_is_deleted_from_its_end_in_small_steps(self, store: Store) -> None:
         await fill_log(store)
-        assert await bury(store, 2, 7)
+        assert await bury(store, (2, 7))
         assert await store.delete_pruned_audit_entries(2) == 2
         assert await store.scan_audit(read_chain) == [1, 2, 3, 4, 5, *range(8, NOTES + 3)]
         deleted = 0
@@ -137,9 +136,32 @@ class AuditKeepingContract:
         assert [stone.first_seq for stone in await store.list_audit_tombstones(ACME)] == [2]
         assert await store.list_audit_tombstones(MESH) == []
 
+    async def test_several_pieces_are_emptied_from_the_last_one_on(self, store: Store) -> None:
+        await fill_log(store)
+        assert await bury(store, (1, 2), (4, 4), (6, 8), (10, 10))
+        left = [3, 5, 9, *range(11, NOTES + 3)]
+        going = [1, 2, 4, 6, 7, 8, 10]
+        while going:
+            assert await store.delete_pruned_audit_entries(1) == 1
+            going.pop()
+            assert await store.scan_audit(read_chain) == sorted([*going, *left])
+        assert await store.delete_pruned_audit_entries(1) == 0
+
+    async def test_a_hold_keeps_what_is_pruned_but_not_deleted_yet(self, store: Store) -> None:
+        await fill_log(store)
+        assert await bury(store, (2, 7))
+        assert await store.delete_pruned_audit_entries(2) == 2
+        assert await store.hold_audit(HoldRecord(ACME, "case 7", 5), keeping_note(Action.AUDIT_HELD, 1))
+        assert await store.delete_pruned_audit_entries(100) == 0
+        assert await store.scan_audit(read_chain) == [1, 2, 3, 4, 5, *range(8, NOTES + 4)]
+        assert await store.release_audit(ACME, keeping_note(Action.AUDIT_RELEASED, 2))
+        assert await store.delete_pruned_audit_entries(100) == 4
+        assert await store.delete_pruned_audit_entries(100) == 0
+        assert await store.scan_audit(read_chain) == [1, *range(8, NOTES + 5)]
+
     async def test_pruning_is_an_entry_of_the_chain(self, store: Store) -> None:
         await fill_log(store)
-        assert await bury(store, 2, 3)
+        assert await bury(store, (2, 3))
         entries = await store.list_audit_entries(ACME, after_seq=NOTES + 1, limit=10)
         assert [entry.action for entry in entries] == [Action.AUDIT_PRUNED]
 
@@ -149,11 +171,11 @@ class AuditKeepingContract:
         assert await store.hold_audit(hold, keeping_note(Action.AUDIT_HELD, 1))
         assert not await store.hold_audit(HoldRecord(ACME, "other", 6), keeping_note(Action.AUDIT_HELD, 2))
         assert await store.list_audit_holds() == [hold]
-        assert not await bury(store, 2, 3)
+        assert not await bury(store, (2, 3))
         assert await store.list_audit_tombstones(ACME) == []
         assert await store.release_audit(ACME, keeping_note(Action.AUDIT_RELEASED, 3))
         assert not await store.release_audit(ACME, keeping_note(Action.AUDIT_RELEASED, 4))
-        assert await bury(store, 2, 3, number=9)
+        assert await bury(store, (2, 3), number=9)
         entries = await store.list_audit_entries(ACME, after_seq=NOTES + 1, limit=10)
         assert [entry.action for entry in entries] == ["audit.held", "audit.released", "audit.pruned"]
 
@@ -166,5 +188,6 @@ class AuditKeepingContract:
         assert await store.erase_subject_key("user/alice", keeping_note(Action.AUDIT_ERASED, 1, MESH))
         assert await store.get_subject_key("user/alice") is None
         assert not await store.erase_subject_key("user/alice", keeping_note(Action.AUDIT_ERASED, 2, MESH))
+        assert await store.wipe_erased_keys(), "nobody reads"
         erased = await store.find_audit_entries(MESH, action=Action.AUDIT_ERASED)
         assert len(erased.entries) == 1

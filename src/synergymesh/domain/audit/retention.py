@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -50,7 +50,7 @@ class Pruned:
 def plan_pruning(
     rows: Iterable[tuple[int, bytes, int, bool]],
     genesis: bytes,
-    pruned_ends: Mapping[int, bytes],
+    pruned: Sequence[Gap],
     retention: Retention,
     now: int,
 ) -> Iterator[Pruned]:
@@ -62,7 +62,7 @@ def plan_pruning(
     Args:
         rows: number, hash, time and whether it is sensitive, of what is left of the chain, in its order.
         genesis: what the first entry follows.
-        pruned_ends: the hashes of the last entries of gaps that are there already, by number.
+        pruned: gaps that are there already; entries of them that are not deleted yet are counted no second time.
         retention: how long entries are kept.
         now: nanoseconds since 1970.
 
@@ -71,6 +71,9 @@ def plan_pruning(
     """
     last_routine = retention.last_day(now, sensitive=False)
     last_sensitive = retention.last_day(now, sensitive=True)
+    pruned_ends = {gap.last: gap.head for gap in pruned}
+    before = iter(sorted(pruned, key=lambda gap: gap.first))
+    there = next(before, None)
     gaps: list[Gap] = []
     day = 0
     before_seq, before_hash = 0, genesis
@@ -82,6 +85,10 @@ def plan_pruning(
         day = this_day
         if day > last_routine:
             break
+        while there is not None and there.last < seq:
+            there = next(before, None)
+        if there is not None and there.first <= seq:
+            continue
         if seq != before_seq + 1:
             if seq - 1 not in pruned_ends:
                 raise ValueError(

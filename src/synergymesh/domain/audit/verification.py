@@ -182,7 +182,7 @@ class _Walk:
             number, found, payload = row[:3]
             if number != seq + 1:
                 self.stand(seq, before, first)
-                finding = self.jump() if _is_number(number) and number > seq + 1 else None
+                finding = self.jump(number) if _is_number(number) and number > seq + 1 else None
                 if finding is None and number == self.seq + 1:
                     first = seq = self.seq
                     before = self.hash
@@ -215,9 +215,14 @@ class _Walk:
         self.entries += seq - first
         self.seq, self.hash = seq, before
 
-    def jump(self) -> Finding | None:
-        """Go over the gaps that begin here; a gap whose beginning is still there (pruning was interrupted) too."""
+    def jump(self, until: int | None = None) -> Finding | None:
+        """Go over the gaps that begin here, up to the next entry that is there (None for none).
+
+        What is pruned is deleted later, from its end: entries of a gap may be there, or those at its beginning.
+        """
         for gap in self.gaps:
+            if until is not None and self.seq + 1 >= until:
+                break
             if not gap.first <= self.seq + 1 <= gap.last:
                 continue
             if gap.first == self.seq + 1 and gap.previous != self.hash:

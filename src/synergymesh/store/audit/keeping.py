@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Sequence
 from operator import itemgetter
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from synergymesh.domain.audit.forms import read_tombstone
+from synergymesh.domain.audit.forms import Gap, read_tombstone
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit_keeping import HoldRecord, TombstoneRecord
 from synergymesh.ports.changes import Noted
 from synergymesh.store.audit.writes import Trail
 from synergymesh.store.reads import Query
 from synergymesh.store.schema import audit_entries, audit_holds, audit_subject_keys, audit_tombstones
+from synergymesh.store.space import cut_log
 from synergymesh.store.statements import compile_query
 from synergymesh.store.transactions import transaction
 
@@ -37,7 +39,7 @@ _ADD_TOMBSTONE = compile_query(
 )
 _PENDING = compile_query(
     sa.select(*(audit_tombstones.c[name] for name in TombstoneRecord.__struct_fields__))
-    .where(sa.text("pending = 1"))
+    .where(sa.text("pending = 1"), audit_tombstones.c.tenant_id.not_in(sa.select(audit_holds.c.tenant_id)))
     .order_by(audit_tombstones.c.tenant_id, audit_tombstones.c.first_seq)
     .limit(sa.literal_column("1"))
 )
@@ -60,6 +62,13 @@ _chosen = (
 )
 # From the end of a gap: what is left of it after a crash still follows what is before it.
 _DELETE = compile_query(sa.delete(audit_entries).where(audit_entries.c.entry_id.in_(_chosen)))
+_ANY = compile_query(
+    sa.select(audit_entries.c.seq)
+    .where(
+        audit_entries.c.tenant_id == _TENANT, audit_entries.c.seq.between(sa.bindparam("first"), sa.bindparam("last"))
+    )
+    .limit(sa.literal_column("1"))
+)
 
 _HOLDS = Query(
     HoldRecord, sa.select(*(audit_holds.c[name] for name in HoldRecord.__struct_fields__)), order=itemgetter(0)
@@ -100,7 +109,10 @@ def add_tombstones(connection: sqlite3.Connection, tombstones: Sequence[Tombston
 
 
 def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
-    """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left."""
+    """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left.
+
+    Those of a tenant under a hold stay: it may have been placed after they were pruned.
+    """
     deleted = 0
     with transaction(connection):
         while deleted < limit:
@@ -108,7 +120,10 @@ def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
             if row is None:
                 break
             record = TombstoneRecord(*row)
-            for gap in reversed(read_tombstone(record.content).gaps):
+            gaps = read_tombstone(record.content).gaps
+            # They are emptied from the last one on.
+            left = bisect_left(gaps, True, key=lambda gap: not _has_entries(connection, record.tenant_id, gap))
+            for gap in reversed(gaps[:left]):
                 if deleted >= limit:
                     return deleted
                 arguments = {
@@ -123,6 +138,11 @@ def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
             arguments = {"tenant_id": record.tenant_id, "first": record.first_seq, "last": record.last_seq}
             connection.execute(_DONE, arguments).close()
     return deleted
+
+
+def _has_entries(connection: sqlite3.Connection, tenant_id: str, gap: Gap) -> bool:
+    arguments = {"tenant_id": tenant_id, "first": gap.first, "last": gap.last}
+    return connection.execute(_ANY, arguments).fetchone() is not None
 
 
 def list_holds(connection: sqlite3.Connection) -> list[HoldRecord]:
@@ -157,16 +177,17 @@ def add_subject_key(connection: sqlite3.Connection, subject: str, key: bytes, ma
 
 
 def erase_subject_key(connection: sqlite3.Connection, subject: str, noted: Noted) -> bool:
-    """Destroy a key, also in the pages of the file; False when there is none."""
+    """Destroy a key, also in the page that it was in; False when there is none."""
     connection.execute("PRAGMA secure_delete = ON").close()
     try:
-        erased = _change_and_note(connection, _ERASE_KEY, {"subject": subject}, noted)
+        return _change_and_note(connection, _ERASE_KEY, {"subject": subject}, noted)
     finally:
         connection.execute("PRAGMA secure_delete = OFF").close()
-    if erased:
-        # Older versions of the page are in the write-ahead log until it begins anew.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-    return erased
+
+
+def wipe_erased_keys(connection: sqlite3.Connection) -> bool:
+    """Write the log back and cut it, since it has older versions of pages; False while somebody reads these."""
+    return cut_log(connection)
 
 
 def _change_and_note(

@@ -1,0 +1,204 @@
+"""Deletes entries whose time is over, and keeps those that a legal hold protects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+from synergymesh.audit.key_ring import KeyRing
+from synergymesh.audit.notes import Notes
+from synergymesh.domain.audit.actions import CATALOGUE, Action
+from synergymesh.domain.audit.forms import TOMBSTONE_TAG, Tombstone, genesis_hash, read_tombstone
+from synergymesh.domain.audit.retention import Pruned, Retention, plan_pruning
+from synergymesh.errors import InvalidRequest, LegalHold, StoreError, SynergyMeshError
+from synergymesh.logs import Log
+from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord
+from synergymesh.ports.clock import Clock
+from synergymesh.ports.store import Store
+
+PRUNE_SECONDS = 3_600.0
+"""Retention is counted in days; once an hour is often enough, and cheap."""
+
+DELETE_ROWS = 500
+"""Entries that are deleted in one transaction, a few milliseconds, so that no commit waits long behind it."""
+
+REST = 3.0
+"""In the background a step is followed by a rest of so many times its length: a quarter of the writer's time goes into
+deleting, which is some 30,000 entries per second, more than an engine writes for long."""
+
+RETRY_SECONDS = 1.0
+
+REASON_MAX = 500
+
+log = Log("synergymesh.audit")
+
+
+class Pruning:
+    """Prune what is over its time, unless a hold forbids it. Pruning, holding and releasing are entries themselves."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyRing,
+        notes: Notes,
+        clock: Clock,
+        *,
+        retention: Callable[[str], Retention],
+        check_known: Callable[[object], Awaitable[None]],
+    ) -> None:
+        """Put it together.
+
+        Args:
+            store: with the log.
+            keys: sign tombstones.
+            notes: records what is done.
+            clock: where the time comes from.
+            retention: gives how long a tenant's entries are kept; of one that is gone too.
+            check_known: raises UnknownTenant unless there is a log of a tenant.
+        """
+        self._store = store
+        self._keys = keys
+        self._notes = notes
+        self._clock = clock
+        self._retention = retention
+        self._check_known = check_known
+        self._is_due = asyncio.Event()
+        self._burying = asyncio.Lock()
+        self._pruned_at = clock.now()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to delete what is pruned, with what an earlier process has left."""
+        self._is_due.set()
+        self._task = asyncio.get_running_loop().create_task(self._delete_for_ever(), name="synergymesh-audit-pruning")
+
+    async def stop(self) -> None:
+        """End, after the step that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def tick(self) -> None:
+        """Prune all logs if that is due; what fails is logged, and tried again when it is due again."""
+        now = self._clock.now()
+        if now - self._pruned_at < PRUNE_SECONDS * 1e9:
+            return
+        self._pruned_at = now
+        for tenant_id in await self._not_held():
+            try:
+                await self.bury(tenant_id)
+            except (SynergyMeshError, OSError) as error:
+                log.error("the audit log of a tenant could not be pruned", tenant=tenant_id, error=str(error))
+
+    # --- by people ------------------------------------------------------------------------------------------------
+
+    async def prune(self, tenant_id: str | None) -> int:
+        """Prune what is over its time; see `Orchestrator.prune_audit`."""
+        if tenant_id is None:
+            count = 0
+            for each in await self._not_held():
+                count += await self.bury(each)
+        else:
+            await self._check_known(tenant_id)
+            if any(hold.tenant_id == tenant_id for hold in await self.holds()):
+                raise LegalHold(tenant_id)
+            count = await self.bury(tenant_id)
+        while await self._store.delete_pruned_audit_entries(DELETE_ROWS):
+            pass
+        return count
+
+    async def holds(self) -> list[HoldRecord]:
+        """Give all legal holds."""
+        return await self._store.list_audit_holds()
+
+    async def hold(self, tenant_id: str, reason: str) -> bool:
+        """Forbid to prune; see `Orchestrator.hold_audit`."""
+        await self._check_known(tenant_id)
+        if not isinstance(reason, str) or not 1 <= len(reason) <= REASON_MAX or not reason.isprintable():
+            raise InvalidRequest(f"reason must be a printable text of 1 to {REASON_MAX} characters.", field="reason")
+        noted = self._notes.noted(tenant_id, Action.AUDIT_HELD, "audit", {"reason": reason})
+        return await self._store.hold_audit(HoldRecord(tenant_id, reason, noted.noted_at), noted)
+
+    async def release(self, tenant_id: str) -> bool:
+        """Allow to prune again; see `Orchestrator.release_audit`."""
+        await self._check_known(tenant_id)
+        noted = self._notes.noted(tenant_id, Action.AUDIT_RELEASED, "audit", {})
+        is_released = await self._store.release_audit(tenant_id, noted)
+        self._is_due.set()  # what was pruned before the hold is still there
+        return is_released
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    async def _not_held(self) -> list[str]:
+        held = {hold.tenant_id for hold in await self.holds()}
+        return [each for each in await self._store.scan_audit(lambda scan: scan.tenants()) if each not in held]
+
+    async def bury(self, tenant_id: str) -> int:
+        """Sign tombstones for what is over its time and has none; it is deleted behind that. Give how many entries.
+
+        Raises:
+            LegalHold: the tenant's log must be kept.
+            StoreError: the log is damaged.
+        """
+        async with self._burying:  # two at once would count the same entries twice
+            return await self._bury(tenant_id)
+
+    async def _bury(self, tenant_id: str) -> int:
+        now = self._clock.now()
+        retention = self._retention(tenant_id)
+        log_id = await self._store.get_audit_log_id()
+        try:
+            planned = await self._store.scan_audit(lambda scan: _plan(scan, log_id, tenant_id, retention, now))
+        except ValueError as error:
+            raise StoreError(
+                f"the audit log of {tenant_id or 'the mesh'} is damaged, so nothing is pruned: {error}. "
+                f"`synergymesh audit verify` says more."
+            ) from None
+        if not planned:
+            return 0
+        key = await self._keys.key()
+        records = []
+        for pruned in planned:
+            tombstone = Tombstone(
+                log_id=log_id, tenant_id=tenant_id, day=pruned.day, gaps=pruned.gaps, pruned_at=now, key_id=key.key_id
+            )
+            content = tombstone.content()
+            records.append(
+                TombstoneRecord(
+                    tenant_id, pruned.gaps[0].first, pruned.gaps[-1].last, content, key.sign(TOMBSTONE_TAG, content)
+                )
+            )
+        count = sum(gap.last - gap.first + 1 for pruned in planned for gap in pruned.gaps)
+        details = {"count": count, "first_day": planned[0].day, "last_day": planned[-1].day}
+        noted = self._notes.noted(tenant_id, Action.AUDIT_PRUNED, "audit", details)
+        if not await self._store.add_audit_tombstones(records, noted):
+            raise LegalHold(tenant_id)
+        self._is_due.set()
+        return count
+
+    async def _delete_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            try:
+                deleted = 1
+                while deleted:
+                    begun = loop.time()
+                    deleted = await self._store.delete_pruned_audit_entries(DELETE_ROWS)
+                    await asyncio.sleep((loop.time() - begun) * REST)
+            except Exception as error:
+                log.error("pruned entries could not be deleted; tried again", error=str(error))
+                self._is_due.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def _plan(scan: AuditScan, log_id: str, tenant_id: str, retention: Retention, now: int) -> list[Pruned]:
+    pruned = [gap for stone in scan.tombstones(tenant_id) for gap in read_tombstone(stone.content).gaps]
+    return list(plan_pruning(_light_rows(scan, tenant_id), genesis_hash(log_id, tenant_id), pruned, retention, now))
+
+
+def _light_rows(scan: AuditScan, tenant_id: str) -> Iterator[tuple[int, bytes, int, bool]]:
+    sensitive = {action.value for action, described in CATALOGUE.items() if described.sensitive}
+    for seq, hash_, _, at, action, *_ in scan.rows(tenant_id, 0):
+        yield seq, hash_, at, action in sensitive
