@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, current_task
+from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
+from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT
 from synergymesh.errors import BacklogFull, InvalidRequest, NotRunning, TenantNotActive, UnknownTenant
 
 AT_ONCE = RetryPolicy(initial_delay=0)
@@ -225,3 +227,15 @@ async def test_bad_calls_are_refused_and_nothing_is_recorded(database: str) -> N
         with pytest.raises(TenantNotActive):
             await call(mesh, tenant, good)
         assert await mesh.list_runs() == []
+
+
+async def test_what_is_kept_of_graphs_is_bounded_by_their_components(database: str) -> None:
+    async with Orchestrator(database) as mesh:
+        versions = mesh._running.versions
+        for graph in range(30):
+            components = tuple(Component(component_id=f"{graph}-{n}", task="direct task") for n in range(1_000))
+            versions.direct(
+                WorkflowDefinition(name=f"graph {graph}", parameters=(), components=components, output=None)
+            )
+        assert versions._direct.size == DIRECT_COMPONENTS_KEPT
+        assert len(versions._direct) == DIRECT_COMPONENTS_KEPT // 1_000

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -29,16 +28,14 @@ from synergymesh.engine.control.cancellation import Control
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns
+from synergymesh.engine.recently_used import RecentlyUsed
 from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
-from synergymesh.engine.versions import Versions
+from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT, Versions
 from synergymesh.errors import InvalidRequest
 from synergymesh.ports.changes import RunCreated, RunFinished
 from synergymesh.ports.clock import Clock
 from synergymesh.workflows.direct_tasks import DIRECT, DirectTask
-
-DEFINITIONS_KEPT = 10_000
-"""Definitions of direct calls that are kept: a program calls the same few components again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +119,7 @@ class DirectCalls:
         payload_bytes_max: int,
     ) -> None:
         self.traced: Callable[[], str | None] | None = None
+        self._definitions: RecentlyUsed[_Called, WorkflowDefinition] = RecentlyUsed(DIRECT_COMPONENTS_KEPT)
         self._tenants = tenants
         self._admission = admission
         self._versions = versions
@@ -157,7 +155,11 @@ class DirectCalls:
             if call.max_retries is not None:
                 replace(DEFAULT_RETRY, max_retries=call.max_retries)  # refuses what cannot be one
         shapes = tuple((c.component_id, c.component_type, c.retry, c.timeout, c.after) for c in calls)
-        version = self._versions.direct(_definition(name, shapes))
+        definition = self._definitions.get((name, shapes))
+        if definition is None:
+            definition = _definition(name, shapes)
+            self._definitions.put((name, shapes), definition, len(shapes))
+        version = self._versions.direct(definition)
         now = self._clock.now()
         self._admission.admit_call(tenant, version.plan)
         tasks = [
@@ -242,9 +244,9 @@ class DirectCalls:
 
 
 _Shape = tuple[str, str, RetryPolicy | None, float | None, tuple[str, ...]]
+_Called = tuple[str, tuple[_Shape, ...]]
 
 
-@lru_cache(maxsize=DEFINITIONS_KEPT)
 def _definition(name: str, shapes: tuple[_Shape, ...]) -> WorkflowDefinition:
     """Describe a direct call as a workflow."""
     components = tuple(

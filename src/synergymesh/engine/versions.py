@@ -12,6 +12,7 @@ from synergymesh.domain.payload import encode
 from synergymesh.domain.scheduling.limits import Request
 from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.domain.workflow.plan import Plan
+from synergymesh.engine.recently_used import RecentlyUsed
 from synergymesh.errors import StoreCorrupt, SynergyMeshError
 from synergymesh.ports.changes import WorkflowStored
 from synergymesh.ports.store import Store
@@ -20,8 +21,8 @@ from synergymesh.workflows.loader import find_workflow
 from synergymesh.workflows.tasks import Task
 from synergymesh.workflows.workflow import Workflow
 
-DIRECT_KEPT = 10_000
-"""Versions of direct calls in memory, 3 KB each; an older one is made again when it is called again."""
+DIRECT_COMPONENTS_KEPT = 20_000
+"""Components of direct calls whose versions are in memory, some 3 KB each; others are made again when called."""
 
 
 class Version:
@@ -92,7 +93,7 @@ class Versions:
         self._default_request = default_request
         self._payload_bytes_max = payload_bytes_max
         self._versions: dict[str, Version] = {}
-        self._direct: dict[str, Version] = {}
+        self._direct: RecentlyUsed[str, Version] = RecentlyUsed(DIRECT_COMPONENTS_KEPT)
         self._by_object: dict[int, tuple[Workflow, WorkflowDefinition, Version]] = {}
 
     def of(self, workflow: Workflow) -> Version:
@@ -116,11 +117,10 @@ class Versions:
         known = self._direct.get(definition.content_hash)
         if known is None:
             plan = Plan(definition, self._default_policy, self._default_request)
-            known = self._direct[definition.content_hash] = Version(plan, DIRECT, stored=False)
+            known = Version(plan, DIRECT, stored=False)
             known.tasks = []
             known.problem = None
-            if len(self._direct) > DIRECT_KEPT:
-                del self._direct[next(iter(self._direct))]
+            self._direct.put(definition.content_hash, known, len(definition.components))
         return known
 
     def known(self, content_hash: str) -> Version | None:
