@@ -15,6 +15,7 @@ from synergymesh.engine.observability.views import (
     BreakerView,
     breaker_view,
 )
+from synergymesh.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from synergymesh.assembly import Parts
@@ -41,7 +42,7 @@ class TenantControl:
         Args:
             tenant_name: a name for people; it need not be unique.
             tier: its plan.
-            quota: its own limits instead of the tier's.
+            quota: its own limits instead of the tier's, which change with the configuration.
             parent: the tenant whose quota it shares, for a sub-tenant.
             share: what of that quota it gets whenever it wants it, may borrow, and lends.
 
@@ -62,7 +63,9 @@ class TenantControl:
         return await self._running.tenants.change_plan(tenant_id, tier=tier)
 
     async def set_quota(self, tenant_id: str, quota: ResourceQuota) -> Tenant:
-        """Give a tenant other limits, from the next dispatch on; what runs goes on, whatever they are.
+        """Give a tenant limits of its own, from the next dispatch on; what runs goes on, whatever they are.
+
+        `set_tier` takes them away again.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -95,6 +98,24 @@ class TenantControl:
             InvalidRequest: the weight is outside its range.
         """
         return await self._running.tenants.change_plan(tenant_id, weight=weight)
+
+    async def set_share(self, tenant_id: str, share: CohortShare | None) -> Tenant:
+        """Give a sub-tenant another share of its parent's quota, from the next dispatch on; None for no share.
+
+        Raises:
+            UnknownTenant: there is none of that id.
+            InvalidRequest: it is no share, or no sub-tenant.
+        """
+
+        def edit(tenant: Tenant) -> dict[str, CohortShare | None]:
+            if tenant.parent_id is None:
+                raise InvalidRequest(
+                    f"{tenant.tenant_id} is no sub-tenant, so it has no share. Make sub-tenants with `parent`.",
+                    field="tenant_id",
+                )
+            return {"share": share}
+
+        return await self._running.tenants.change_plan(tenant_id, edit=edit)
 
     async def throttle_tenant(self, tenant_id: str, percent: int | None) -> Tenant:
         """Let a tenant run only that percentage of the tasks at a time that its limits allow; None for all of them.

@@ -353,6 +353,40 @@ async def test_a_share_that_is_none_is_refused_and_the_database_opens_again(
         assert [tenant.tenant_id for tenant in await mesh.list_tenants()] == [parent]
 
 
+async def test_a_share_is_changed_at_the_next_dispatch_and_kept_over_a_restart(
+    open_mesh: Callable[..., Orchestrator],
+) -> None:
+    gate = asyncio.Event()
+    graph = wide(9, function=gate.wait)
+    everything = Capacity(4, 1_000, 1_000)
+    async with open_mesh(workflows=[graph]) as mesh:
+        parent = (await mesh.create_tenant("Parent", "enterprise")).tenant_id
+        share = CohortShare(nominal=everything._replace(slots=2), borrowing=Capacity(0, 0, 0))
+        child = (await mesh.create_tenant("Child", "enterprise", parent=parent, share=share)).tenant_id
+        handle = await mesh.submit(graph, tenant=child)
+
+        async def running(wanted: int) -> bool:
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+                if next(view.running for view in await mesh.queue() if view.tenant_id == child) == wanted:
+                    return True
+            return False
+
+        assert await running(2)
+        await mesh.set_share(child, CohortShare(nominal=everything, borrowing=Capacity(0, 0, 0)))
+        assert await running(4)
+        with pytest.raises(InvalidRequest, match="is no sub-tenant"):
+            await mesh.set_share(parent, share)
+        with pytest.raises(InvalidRequest, match="share must be a CohortShare"):
+            await mesh.set_share(child, "half")  # type: ignore[arg-type]
+        gate.set()
+        await handle.result(5)
+    async with open_mesh(workflows=[graph]) as mesh:
+        kept = (await mesh.get_tenant(child)).policy.share
+        assert kept == CohortShare(nominal=everything, borrowing=Capacity(0, 0, 0))
+        assert (await mesh.set_share(child, None)).policy.share is None
+
+
 # --- configuration --------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +421,29 @@ async def test_an_own_tier_with_a_capital_letter_is_found_in_any_case() -> None:
     settings = read_settings(database=":memory:", tiers={"Gold": {"weight": 5}}, cpus=0.001)
     async with Orchestrator(settings=settings) as mesh:
         assert [(await mesh.create_tenant("A", name)).tier for name in ("gold", "Gold", "GOLD")] == ["gold"] * 3
+
+
+async def test_a_changed_tier_reaches_the_tenants_without_a_quota_of_their_own(tmp_path: Path) -> None:
+    def mesh_with(slots: int) -> Orchestrator:
+        tiers = {"gold": TierSettings(max_concurrent_tasks=slots, max_tasks_per_hour=1_000)}
+        return Orchestrator(settings=read_settings(database=f"sqlite:///{tmp_path}/mesh.db", tiers=tiers))
+
+    async def slots(mesh: Orchestrator, tenant: str) -> int:
+        return (await mesh.get_tenant(tenant)).quota.max_concurrent_tasks
+
+    async with mesh_with(3) as mesh:
+        plain, changed, own = [(await mesh.create_tenant(name, "gold")).tenant_id for name in "abc"]
+        await mesh.set_quota(changed, ResourceQuota(max_concurrent_tasks=7))
+        await mesh.set_tier(changed, "gold")  # its own limits are gone
+        await mesh.set_weight(plain, 5)
+        await mesh.set_quota(own, ResourceQuota(max_concurrent_tasks=7))
+        await mesh.set_weight(own, 5)
+        assert [await slots(mesh, tenant) for tenant in (plain, changed, own)] == [3, 3, 7]
+        assert [t.has_own_quota for t in await mesh.list_tenants()] == [False, False, True]
+    async with mesh_with(30) as mesh:
+        assert [await slots(mesh, tenant) for tenant in (plain, changed, own)] == [30, 30, 7]
+        handle = await mesh.submit(wide(10), tenant=plain)
+        await handle.result(5)
 
 
 async def test_tasks_that_declare_nothing_take_what_the_settings_say() -> None:

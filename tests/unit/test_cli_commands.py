@@ -255,6 +255,39 @@ def test_an_own_tier_of_the_configuration_can_be_used(cli: Cli, shop: str, tmp_p
     assert "tiers.gold.weight" in refused.err
 
 
+def test_a_sub_tenant_is_made_shown_and_changed(cli: Cli) -> None:
+    cli("tenants", "create", "Acme", "--tier", "enterprise")
+    made = cli(
+        "tenants", "create", "Sales", "--parent", "Acme", "--nominal", "6,400,0.5", "--lending", "5,400,0.5", "--json"
+    )
+    parent = cli("tenants", "show", "Acme", "--json").json["tenant_id"]
+    assert made.json["parent_id"] == parent
+    assert made.json["policy"]["share"] == {"nominal": [6, 400, 500], "borrowing": None, "lending": [5, 400, 500]}
+    changed = cli("tenants", "change", "Sales", "--nominal", "3,40,1", "--borrowing", "1,2,3").out
+    assert re.search(r"^nominal: +3 slots, 40 MiB, 1 CPUs$", changed, re.MULTILINE)
+    assert re.search(r"^borrowing: +1 slots, 2 MiB, 3 CPUs$", changed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--nominal", "3"], "--nominal must be SLOTS,MIB,CPUS"),
+        (["--nominal", "3,4,nan"], "--nominal must be SLOTS,MIB,CPUS"),
+        (["--nominal", "3,4,inf"], "--nominal must be SLOTS,MIB,CPUS"),
+        (["--nominal", "3,4,-1"], "share.nominal.cpu_millis"),
+        (["--borrowing", "1,1,1"], "Say --nominal too"),
+        (["--nominal", "1,1,1", "--lending", "2,1,1"], "share.lending is a part of share.nominal"),
+    ],
+)
+def test_a_share_that_cannot_be_meant_is_refused(cli: Cli, options: list[str], said: str) -> None:
+    cli("tenants", "create", "Acme", "--tier", "enterprise")
+    refused = cli("tenants", "create", "Sales", "--parent", "Acme", *options)
+    assert (refused.code, said in refused.err) == (2, True)
+    assert cli("tenants", "create", "Own", *options).code == 2
+    assert cli("tenants", "create", "Own", "--parent", "Nobody").code != 0
+    assert [tenant["tenant_name"] for tenant in cli("tenants", "list", "--json").json] == ["Acme"]
+
+
 def test_an_existing_tenant_keeps_its_tier(cli: Cli, shop: str) -> None:
     cli("tenants", "create", "Acme", "--tier", "enterprise")
     assert cli("run", shop, "--tenant", "Acme", "--input", '{"order_id": 1}').code == 0

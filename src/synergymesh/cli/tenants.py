@@ -12,6 +12,7 @@ import typer
 from synergymesh.cli import output
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.domain.quota import ResourceQuota
+from synergymesh.domain.scheduling.limits import Capacity, CohortShare
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
 from synergymesh.errors import InvalidRequest
@@ -40,6 +41,17 @@ PerHour = Annotated[int | None, _limit("max-tasks-per-hour", "Starts in any roll
 PerSecond = Annotated[int | None, _limit("rate-limit-per-second", "Submissions per second.")]
 Burst = Annotated[int | None, _limit("burst", "Submissions that may come at once.")]
 Queued = Annotated[int | None, _limit("max-queued-tasks", "Tasks that wait.")]
+
+
+def _part(name: str, help_: str) -> Any:
+    return typer.Option(f"--{name}", metavar="SLOTS,MIB,CPUS", help=help_)
+
+
+Nominal = Annotated[
+    str | None, _part("nominal", "Of a sub-tenant: what it gets of its parent's limits whenever it wants.")
+]
+Borrowing = Annotated[str | None, _part("borrowing", "How much more it may take while nobody else wants it.")]
+Lending = Annotated[str | None, _part("lending", "How much of the nominal part others may take while it is not used.")]
 
 
 @app.callback()
@@ -86,12 +98,19 @@ def create(
     rate_limit_per_second: PerSecond = None,
     burst: Burst = None,
     max_queued_tasks: Queued = None,
+    parent: Annotated[
+        str | None,
+        typer.Option("--parent", metavar="TENANT", help="Make a sub-tenant, which shares its limits."),
+    ] = None,
+    nominal: Nominal = None,
+    borrowing: Borrowing = None,
+    lending: Lending = None,
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
     """Make a tenant, and the database if there is none."""
     from synergymesh.cli.administration import administrating
-    from synergymesh.cli.reading import find_tenant
+    from synergymesh.cli.reading import find_tenant, need_tenant
     from synergymesh.domain.tenants import check_tier
     from synergymesh.local.verbs import CREATE_TENANT, LIST_TENANTS
     from synergymesh.settings import read_settings
@@ -102,11 +121,15 @@ def create(
         plans = read_settings().tier_plans()
         quota = dataclasses.replace(plans[check_tier(tier, plans)].quota, **limits)
 
+    share = share_said(nominal, borrowing, lending)
+
     async def make() -> Tenant:
         async with administrating(database, create=True) as mesh:
-            if find_tenant(await mesh.ask(LIST_TENANTS), name) is not None:
+            known = await mesh.ask(LIST_TENANTS)
+            if find_tenant(known, name) is not None:
                 raise InvalidRequest(f"there is a tenant {name.strip()!r} already. Use another name.", field="tenant")
-            return await mesh.ask(CREATE_TENANT, tenant_name=name, tier=tier, quota=quota)
+            above = None if parent is None else need_tenant(known, parent).tenant_id
+            return await mesh.ask(CREATE_TENANT, tenant_name=name, tier=tier, quota=quota, parent=above, share=share)
 
     _say(asyncio.run(make()), as_json)
 
@@ -127,6 +150,9 @@ def change(
     throttle: Annotated[
         int | None, _limit("throttle", "Percentage of its tasks at a time that may run; 100 ends it.")
     ] = None,
+    nominal: Nominal = None,
+    borrowing: Borrowing = None,
+    lending: Lending = None,
     retention_days: Annotated[
         str | None,
         typer.Option(
@@ -136,10 +162,11 @@ def change(
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a tenant another plan, other limits, another weight or retention, or throttle it."""
+    """Give a tenant another plan, other limits, another weight, share or retention, or throttle it."""
     from synergymesh.local import verbs
 
     limits = limits_said(context)
+    share = share_said(nominal, borrowing, lending)
     days = None if retention_days in (None, PLAN) else _days(str(retention_days))
 
     async def apply(mesh: Asking, tenant_id: str) -> Tenant:
@@ -151,6 +178,8 @@ def change(
             changed = await mesh.ask(verbs.SET_QUOTA, tenant_id=tenant_id, quota=quota)
         if weight is not None:
             changed = await mesh.ask(verbs.SET_WEIGHT, tenant_id=tenant_id, weight=weight)
+        if share is not None:
+            changed = await mesh.ask(verbs.SET_SHARE, tenant_id=tenant_id, share=share)
         if throttle is not None:
             percent = None if throttle == 100 else throttle
             changed = await mesh.ask(verbs.THROTTLE_TENANT, tenant_id=tenant_id, percent=percent)
@@ -217,6 +246,27 @@ def limits_said(context: typer.Context) -> dict[str, int]:
     return {name: context.params[name] for name in names if context.params.get(name) is not None}
 
 
+def share_said(nominal: str | None, borrowing: str | None, lending: str | None) -> CohortShare | None:
+    """Give the share of a sub-tenant that was said as options, or None if none was."""
+    if nominal is None:
+        for name, text in (("borrowing", borrowing), ("lending", lending)):
+            if text is not None:
+                raise InvalidRequest(f"--{name} belongs to a share. Say --nominal too.", field=name)
+        return None
+    said = {"nominal": nominal, "borrowing": borrowing, "lending": lending}
+    return CohortShare(**{name: _capacity(name, text) for name, text in said.items() if text is not None})
+
+
+def _capacity(name: str, text: str) -> Capacity:
+    try:
+        slots, memory_mb, cpus = text.split(",")
+        return Capacity(int(slots), int(memory_mb), round(float(cpus) * 1_000))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            f"--{name} must be SLOTS,MIB,CPUS such as 10,1000,2.5, not {text!r}.", field=name
+        ) from None
+
+
 async def _read(database: str) -> list[Tenant]:
     from synergymesh.cli.reading import reading
 
@@ -242,9 +292,21 @@ def _say(tenant: Tenant | None, as_json: bool) -> None:
             "throttle": None if tenant.policy.throttle_percent is None else f"{tenant.policy.throttle_percent} %",
             "retention": f"{tenant.retention_days:g} days",
             "parent": tenant.parent_id,
+            **_share_fields(tenant.policy.share),
             "features": ", ".join(sorted(tenant.features_enabled)),
         }
     )
+
+
+def _share_fields(share: CohortShare | None) -> dict[str, str]:
+    if share is None:
+        return {}
+    parts = {"nominal": share.nominal, "borrowing": share.borrowing, "lending": share.lending}
+    return {
+        name: f"{part.slots:,} slots, {part.memory_mb:,} MiB, {part.cpu_millis / 1_000:g} CPUs"
+        for name, part in parts.items()
+        if part is not None
+    }
 
 
 def tenant_json(tenant: Tenant) -> dict[str, Any]:

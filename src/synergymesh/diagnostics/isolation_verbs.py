@@ -275,6 +275,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "set_retention": _NAMES_ITS_TENANT,
         "set_retry_policy": _NAMES_ITS_TENANT,
         "set_tier": _NAMES_ITS_TENANT,
+        "set_share": _NAMES_ITS_TENANT,
         "set_weight": _NAMES_ITS_TENANT,
         "sla_report": _NAMES_ITS_TENANT,
         "start": _LIFE,

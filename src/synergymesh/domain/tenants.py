@@ -140,7 +140,8 @@ class Tenant:
     Attributes:
         tenant_id: `tenant-…`.
         tier: the name of its plan.
-        quota: its limits.
+        quota: its limits: its own, or those of its tier.
+        has_own_quota: whether it keeps its limits when its tier, or what the tier gives, is changed.
         status: active, suspended or deleted.
         created_at: aware (UTC).
         weight: in the fair queue.
@@ -163,6 +164,7 @@ class Tenant:
     policy: TenantPolicy
     parent_id: str | None = None
     retention_days: float = RETENTION_DAYS_DEFAULT
+    has_own_quota: bool = False
 
 
 def check_tier(value: object, plans: Mapping[str, TierPlan]) -> str:

@@ -96,7 +96,7 @@ class Tenants:
         """
         checked_name = check_tenant_name(name)
         checked_tier = check_tier(tier, self.plans)
-        checked_quota = self.plans[checked_tier].quota if quota is None else check_quota(quota)
+        own_quota = None if quota is None else check_quota(quota)
         parent_id = None if parent is None else self._parent(parent).tenant_id
         if share is not None and parent_id is None:
             raise InvalidRequest("share is of a sub-tenant in its parent's quota. Name the parent too.", field="share")
@@ -105,7 +105,7 @@ class Tenants:
             f"tenant-{self._dice.getrandbits(64):016x}",
             checked_name,
             checked_tier,
-            msgspec.json.encode(checked_quota),
+            msgspec.json.encode(own_quota),
             TenantStatus.ACTIVE,
             self._clock.now(),
             parent_id,
@@ -257,9 +257,9 @@ class Tenants:
     ) -> Tenant:
         """Change a tenant's tier, quota or policy, with effect at the next dispatch; what runs goes on.
 
-        A change of tier sets the quota of the new tier, unless a quota is given too. `limits` are single ones by name,
-        in the place of those of that quota or of the present one. `edit` gives fields of the policy that depend on what
-        the tenant has now.
+        With a change of tier it has the quota of the new tier, unless a quota is given too. `limits` are single ones by
+        name, in the place of those of that quota or of the present one. `edit` gives fields of the policy that depend
+        on what the tenant has now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -281,17 +281,17 @@ class Tenants:
         async with self._turn(tenant_id) as turn:
             tenant = self.get(tenant_id)
             new_tier = tenant.tier if tier is None else check_tier(tier, self.plans)
+            own_quota = tenant.quota if tenant.has_own_quota and tier is None else None
             if quota is not None:
-                new_quota = check_quota(quota)
-            else:
-                new_quota = tenant.quota if tier is None else self.plans[new_tier].quota
+                own_quota = check_quota(quota)
             if limits:
-                new_quota = change_limits(new_quota, limits)
+                present = tenant.quota if tier is None else self.plans[new_tier].quota
+                own_quota = change_limits(own_quota or present, limits)
             record = TenantRecord(
                 tenant_id,
                 tenant.tenant_name,
                 new_tier,
-                msgspec.json.encode(new_quota),
+                msgspec.json.encode(own_quota),
                 tenant.status,
                 0,
                 tenant.parent_id,

@@ -114,6 +114,13 @@ class NewWeight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: int | None
 
 
+class NewShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Give a sub-tenant a share of its parent's quota."""
+
+    tenant_id: str
+    share: CohortShare | None
+
+
 class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Throttle a tenant."""
 
@@ -284,6 +291,7 @@ CREATE_TENANT = Verb("create_tenant", NewTenant, Tenant)
 SET_TIER = Verb("set_tier", NewTier, Tenant)
 SET_QUOTA = Verb("set_quota", NewQuota, Tenant)
 SET_WEIGHT = Verb("set_weight", NewWeight, Tenant)
+SET_SHARE = Verb("set_share", NewShare, Tenant)
 THROTTLE_TENANT = Verb("throttle_tenant", Throttle, Tenant)
 LOGS = Verb("logs", LogsOf, list[LogLine])
 ALERTS = Verb("alerts", Nothing, list[Condition])
@@ -335,6 +343,7 @@ VERBS: Mapping[str, Verb[Any]] = MappingProxyType(
             SET_TIER,
             SET_QUOTA,
             SET_WEIGHT,
+            SET_SHARE,
             THROTTLE_TENANT,
             SET_RETENTION,
             PRUNE,

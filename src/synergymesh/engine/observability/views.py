@@ -236,11 +236,13 @@ def tenant_view(record: TenantRecord, plans: Mapping[str, TierPlan]) -> Tenant:
     """Describe a tenant; one whose tier is not configured any more has the features of none."""
     plan = plans.get(record.tier, NO_PLAN)
     policy = msgspec.json.decode(record.policy, type=TenantPolicy)
+    own_quota = msgspec.json.decode(record.quota, type=ResourceQuota | None)
     return Tenant(
         tenant_id=record.tenant_id,
         tenant_name=record.tenant_name,
         tier=record.tier,
-        quota=msgspec.json.decode(record.quota, type=ResourceQuota),
+        quota=plan.quota if own_quota is None else own_quota,
+        has_own_quota=own_quota is not None,
         status=record.status,
         created_at=to_datetime(record.created_at),
         weight=policy.weight or plan.weight,

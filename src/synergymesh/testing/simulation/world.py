@@ -14,14 +14,13 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-import msgspec
-
 from synergymesh.assembly import Seams
 from synergymesh.domain.fault_tolerance.retry import Outcome, RetryPolicy
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.states import TenantStatus
-from synergymesh.domain.tenants import Tenant
+from synergymesh.domain.tenants import TIER_PLANS, Tenant
 from synergymesh.engine.live import Attempt
+from synergymesh.engine.observability.views import tenant_view
 from synergymesh.errors import NotFound, StoreError, SynergyMeshError
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.orchestrator import Orchestrator
@@ -471,10 +470,13 @@ def _settings(slots: int, window: int) -> Settings:
     )
 
 
+PLANS = {tier.value: plan for tier, plan in TIER_PLANS.items()}
+
+
 async def _limits_of(store: Any) -> tuple[dict[str, ResourceQuota], list[str]]:
     """Give the quota of every tenant, and those that are suspended, as the store has them."""
     records = await store.list_tenants()
-    quotas = {record.tenant_id: msgspec.json.decode(record.quota, type=ResourceQuota) for record in records}
+    quotas = {record.tenant_id: tenant_view(record, PLANS).quota for record in records}
     return quotas, [record.tenant_id for record in records if record.status is TenantStatus.SUSPENDED]
 
 
