@@ -213,6 +213,8 @@ class EnterpriseSynergyMeshOrchestrator:
         tenant_name: str,
         tier: TenantTier | str = TenantTier.BASIC,
         custom_quota: ResourceQuota | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> str:
         """Make a tenant and give its id.
 
@@ -220,11 +222,14 @@ class EnterpriseSynergyMeshOrchestrator:
             tenant_name: a name for people; it need not be unique.
             tier: its plan.
             custom_quota: its own limits instead of the tier's.
+            idempotency_key: the same key gives the same tenant again; so it can be asked for again after an error.
 
         Raises:
             InvalidRequest: a value cannot be accepted.
+            IdempotencyConflict: the key belongs to a tenant that was asked for otherwise.
         """
-        return self.call(self.orchestrator.create_tenant(tenant_name, tier, quota=custom_quota)).tenant_id
+        made = self.orchestrator.create_tenant(tenant_name, tier, quota=custom_quota, idempotency_key=idempotency_key)
+        return self.call(made).tenant_id
 
     def get_tenant(self, tenant_id: str) -> TenantConfig | None:
         """Give a tenant, or None if there is none of that id."""

@@ -21,7 +21,7 @@ SynergyMeshError                 code
 │   ├── RateLimitExceeded        rate_limit_exceeded    .retry_after seconds
 │   └── BacklogFull              backlog_full           .waiting, .limit
 ├── Conflict                     conflict               the state of things does not allow it
-│   ├── IdempotencyConflict      idempotency_conflict   the key was used with another workflow or input
+│   ├── IdempotencyConflict      idempotency_conflict   the key was used for something else
 │   ├── RunNotRetryable          run_not_retryable      open, successful, or retried already
 │   ├── TenantNotActive          tenant_not_active      suspended or deleted
 │   ├── LegalHold                legal_hold             the audit log of a tenant must be kept
@@ -262,16 +262,23 @@ class Conflict(SynergyMeshError):
 
 
 class IdempotencyConflict(Conflict):
-    """Say that an idempotency key was used before, with another workflow or another input."""
+    """Say that an idempotency key was used before, for something else.
+
+    `run_id` or `tenant_id` names what was made under it.
+    """
 
     code = "idempotency_conflict"
 
-    def __init__(self, key: str, run_id: str) -> None:
-        super().__init__(
-            f"the idempotency key {key!r} belongs to {run_id}, which has another workflow or input. Use a new key."
+    def __init__(self, key: str, run_id: str | None = None, *, tenant_id: str | None = None) -> None:
+        which = (
+            f"{run_id}, which has another workflow or input"
+            if tenant_id is None
+            else f"{tenant_id}, which was asked for with another name, tier, quota, parent or share"
         )
+        super().__init__(f"the idempotency key {key!r} belongs to {which}. Use a new key.")
         self.key = key
         self.run_id = run_id
+        self.tenant_id = tenant_id
 
 
 class RunNotRetryable(Conflict):

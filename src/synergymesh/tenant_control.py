@@ -36,8 +36,12 @@ class TenantControl:
         quota: ResourceQuota | None = None,
         parent: str | None = None,
         share: CohortShare | None = None,
+        idempotency_key: str | None = None,
     ) -> Tenant:
         """Make a tenant.
+
+        Whoever is told of an error, or of nothing, does not know whether the tenant was made. Under a key it can be
+        asked for again, and there will be one tenant.
 
         Args:
             tenant_name: a name for people; it need not be unique.
@@ -45,13 +49,16 @@ class TenantControl:
             quota: its own limits instead of the tier's, which change with the configuration.
             parent: the tenant whose quota it shares, for a sub-tenant.
             share: what of that quota it gets whenever it wants it, may borrow, and lends.
+            idempotency_key: the same key gives the same tenant again, as it is now; free again once that is deleted.
 
         Raises:
             InvalidRequest: a value cannot be accepted.
+            IdempotencyConflict: the key belongs to a tenant that was asked for otherwise.
             UnknownTenant: there is no such parent.
+            TenantNotActive: the parent is suspended.
             FeatureNotEnabled: the parent's tier has no sub-tenants.
         """
-        return await self._running.tenants.create(tenant_name, tier, quota, parent, share)
+        return await self._running.tenants.create(tenant_name, tier, quota, parent, share, idempotency_key)
 
     async def set_tier(self, tenant_id: str, tier: TenantTier | str) -> Tenant:
         """Give a tenant another plan with its quota, from the next dispatch on; what runs goes on.

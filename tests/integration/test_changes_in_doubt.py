@@ -8,11 +8,20 @@ from typing import Any
 
 import pytest
 
-from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, Workflow
+from synergymesh import CohortShare, Orchestrator, ResourceQuota, RetryPolicy, Workflow
 from synergymesh.domain.fault_tolerance.breaker import BreakerPolicy
+from synergymesh.domain.scheduling.limits import Capacity
 from synergymesh.domain.states import TenantStatus
 from synergymesh.engine.control import turns as turns_module
-from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable, TenantHasOpenRuns
+from synergymesh.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    NotRunning,
+    StoreError,
+    StoreLocked,
+    StoreUnavailable,
+    TenantHasOpenRuns,
+)
 from synergymesh.ports.changes import (
     Change,
     RunPaused,
@@ -26,6 +35,7 @@ from synergymesh.ports.changes import (
 )
 from synergymesh.testing.memory import differences
 
+SHARE = CohortShare(nominal=Capacity(1, 100, 10))
 QUOTA = ResourceQuota(max_concurrent_tasks=1)
 OF_PEOPLE = (
     RunPaused,
@@ -247,6 +257,61 @@ async def test_while_nobody_can_read_what_is_in_doubt_nothing_more_of_it_is_chan
     assert await scene.settled() == []
     assert (await mesh.get_tenant(scene.tenant)).status is TenantStatus.SUSPENDED
     assert (await mesh.set_weight(scene.tenant, 3)).weight == 3
+
+
+async def test_a_tenant_that_was_asked_for_under_a_key_is_made_once(scene: Scene) -> None:
+    mesh, store = scene.mesh, scene.store
+
+    async def create(key: str | None = "k", name: str = "C", **options: Any) -> str:
+        return (await mesh.create_tenant(name, idempotency_key=key, **options)).tenant_id
+
+    for done in (True, False):
+        store.error, store.done = StoreUnavailable("full"), done
+        with pytest.raises(StoreUnavailable, match="full"):
+            await create(f"k{done}")
+        store.error = None
+        call = asyncio.ensure_future(create(f"k{done}"))
+        made = await create(f"k{done}")
+        assert await create(f"k{done}") == made == await call
+    store.gate.clear()
+    store.waiting.clear()
+    gone = asyncio.ensure_future(create())
+    await store.waiting.wait()
+    gone.cancel()
+    store.gate.set()
+    made = await create()
+    assert (await mesh.get_tenant(made)).tenant_name == "C"
+    assert len({await create(None), await create(None), made}) == 3, "without a key each is another one"
+    await mesh.set_tier(made, "enterprise")
+    assert (await mesh.create_tenant("C", idempotency_key="k")).tier == "enterprise", "it is given as it is now"
+    for other in ({"name": "D"}, {"tier": "professional"}, {"quota": QUOTA}, {"parent": scene.tenant}):
+        with pytest.raises(IdempotencyConflict, match=made) as caught:
+            await create(**other)  # type: ignore[arg-type]  # of several types
+        assert caught.value.tenant_id == made
+    for bad in ("", "a\0b", "x" * 1_000, 7):
+        with pytest.raises(InvalidRequest, match="idempotency_key"):
+            await create(bad)  # type: ignore[arg-type]  # on purpose
+    assert await scene.settled() == []
+    await mesh.delete_tenant(made)
+    again = await create()
+    assert again != made, "the key of a deleted tenant is free again"
+    assert await create() == again
+
+
+async def test_a_key_of_a_tenant_holds_across_restarts(open_mesh: Callable[..., Orchestrator]) -> None:
+    async with open_mesh() as mesh:
+        made = await mesh.create_tenant("A", "enterprise", quota=QUOTA, idempotency_key="k")
+        await mesh.set_weight(made.tenant_id, 3)
+        child = await mesh.create_tenant("B", parent=made.tenant_id, share=SHARE, idempotency_key="b")
+    async with open_mesh() as mesh:
+        assert await mesh.create_tenant("A", "enterprise", quota=QUOTA, idempotency_key="k") == await mesh.get_tenant(
+            made.tenant_id
+        )
+        repeated = await mesh.create_tenant("B", parent=made.tenant_id, share=SHARE, idempotency_key="b")
+        assert repeated == child
+        with pytest.raises(IdempotencyConflict):
+            await mesh.create_tenant("A", "enterprise", idempotency_key="k")
+        assert len(await mesh.list_tenants()) == 2
 
 
 async def test_too_many_changes_in_doubt_let_nothing_else_be_changed(

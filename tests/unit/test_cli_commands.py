@@ -402,6 +402,12 @@ def test_a_tenant_lives_and_is_deleted(cli: Cli, shop: str) -> None:
     assert (made["quota"]["max_concurrent_tasks"], made["quota"]["max_memory_mb"]) == (7, 2_048)
     assert "advanced_retry" in made["features_enabled"]
     assert cli("tenants", "create", "Acme").code == 2
+    keyed = cli("tenants", "create", "Keyed", "--key", "signup-1", "--json").json
+    assert cli("tenants", "create", "Keyed", "--key", "signup-1", "--json").json == keyed
+    refused = cli("tenants", "create", "Keyed", "--tier", "enterprise", "--key", "signup-1")
+    assert refused.code == 2
+    assert keyed["tenant_id"] in refused.err
+    cli("tenants", "delete", "Keyed")
     shown = cli("tenants", "show", "Acme").out
     assert made["tenant_id"] in shown
     assert re.search(r"^max_concurrent_tasks: +7$", shown, re.MULTILINE)

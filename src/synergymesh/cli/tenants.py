@@ -105,6 +105,14 @@ def create(
     nominal: Nominal = None,
     borrowing: Borrowing = None,
     lending: Lending = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="TEXT",
+            help="An idempotency key: the same key gives the same tenant again, whatever is named so.",
+        ),
+    ] = None,
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
@@ -126,10 +134,18 @@ def create(
     async def make() -> Tenant:
         async with administrating(database, create=True) as mesh:
             known = await mesh.ask(LIST_TENANTS)
-            if find_tenant(known, name) is not None:
+            if key is None and find_tenant(known, name) is not None:
                 raise InvalidRequest(f"there is a tenant {name.strip()!r} already. Use another name.", field="tenant")
             above = None if parent is None else need_tenant(known, parent).tenant_id
-            return await mesh.ask(CREATE_TENANT, tenant_name=name, tier=tier, quota=quota, parent=above, share=share)
+            return await mesh.ask(
+                CREATE_TENANT,
+                tenant_name=name,
+                tier=tier,
+                quota=quota,
+                parent=above,
+                share=share,
+                idempotency_key=key,
+            )
 
     _say(asyncio.run(make()), as_json)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from synergymesh.config import IDENTIFIER_MAX
 from synergymesh.domain.audit.actions import Action, Outcome
+from synergymesh.domain.idempotency import check_key
 from synergymesh.domain.instants import Instant, from_datetime
 from synergymesh.domain.payload import encode
 from synergymesh.domain.scheduling.tenant_queue import level_of
@@ -281,17 +281,6 @@ class Submission:
         self._runs.add(run)
         if run.state.open_tasks or self._runs.conclude(run):
             self._dispatcher.offer(run, run.state.startable())
-
-
-def check_key(key: object) -> None:
-    """Raise InvalidRequest unless it is a usable idempotency key or None."""
-    if key is None:
-        return
-    if not isinstance(key, str) or not 1 <= len(key) <= IDENTIFIER_MAX or not key.isprintable():
-        raise InvalidRequest(
-            f"idempotency_key must be a printable text of 1 to {IDENTIFIER_MAX} characters, not {key!r:.100}.",
-            field="idempotency_key",
-        )
 
 
 def check_priority(priority: object) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from synergymesh.domain.idempotency import check_key, hash_request
 from synergymesh.domain.quota import ResourceQuota, change_limits
 from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES, Capacity, CohortShare, Limits, limits_of
 from synergymesh.domain.scheduling.scheduler import Scheduler
@@ -23,7 +24,7 @@ from synergymesh.engine.control.turns import Turn, Turns
 from synergymesh.engine.features import check_feature
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.views import tenant_view
-from synergymesh.errors import InvalidRequest, TenantNotActive, UnknownTenant
+from synergymesh.errors import IdempotencyConflict, InvalidRequest, TenantNotActive, UnknownTenant
 from synergymesh.ports.changes import TenantCreated, TenantPlanChanged, TenantStatusChanged
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.records import TenantRecord
@@ -68,6 +69,7 @@ class Tenants:
         self._children: dict[str, list[str]] = {}
         self._limits: dict[str, Limits] = {}
         self._leaving: Counter[str] = Counter()
+        self._keys: dict[str, tuple[str, str | None]] = {}
 
     async def load(self) -> None:
         """Read all tenants from the store, with what they used of their hours and what was learnt of their tasks."""
@@ -85,15 +87,25 @@ class Tenants:
             self._scheduler.teach(tenant_id, estimates)
 
     async def create(
-        self, name: object, tier: object, quota: object, parent: object, share: CohortShare | None
+        self,
+        name: object,
+        tier: object,
+        quota: object,
+        parent: object,
+        share: CohortShare | None,
+        key: str | None = None,
     ) -> Tenant:
-        """Record a new tenant.
+        """Record a new tenant; with an idempotency key that was used before, give the one that was made then.
 
         Raises:
-            InvalidRequest: name, tier, quota or share cannot be accepted.
+            InvalidRequest: name, tier, quota, share or key cannot be accepted.
+            IdempotencyConflict: the key belongs to a tenant that was asked for otherwise.
             UnknownTenant: there is no such parent.
+            TenantNotActive: the parent is suspended.
             FeatureNotEnabled: the parent's tier has no sub-tenants.
+            StoreError: it is not known whether it is recorded.
         """
+        check_key(key)
         checked_name = check_tenant_name(name)
         checked_tier = check_tier(tier, self.plans)
         own_quota = None if quota is None else check_quota(quota)
@@ -110,6 +122,8 @@ class Tenants:
             self._clock.now(),
             parent_id,
             msgspec.json.encode(policy),
+            key,
+            None if key is None else hash_request(checked_name, checked_tier, quota, parent_id, share),
         )
         return await self._turns.carry_out(self._create(record))
 
@@ -123,9 +137,20 @@ class Tenants:
             record.parent_id,
             record.policy,
             current_actor(),
+            record.idempotency_key,
+            record.request_hash,
         )
-        async with self._turn(record.tenant_id) as turn:
-            return await turn.record(change, partial(self._admit, record))
+        key = record.idempotency_key
+        if key is None:
+            async with self._turn(record.tenant_id) as turn:
+                return await turn.record(change, partial(self._admit, record))
+        async with self._turns.of(("tenant of the key", key), partial(self._look_for, key)) as turn:
+            tenant_id, request_hash = self._keys.get(key, ("", None))
+            if not tenant_id:
+                return await turn.record(change, partial(self._admit, record))
+            if request_hash != record.request_hash:
+                raise IdempotencyConflict(key, tenant_id=tenant_id)
+            return self.get(tenant_id)
 
     def get(self, tenant_id: object) -> Tenant:
         """Give a tenant.
@@ -307,6 +332,12 @@ class Tenants:
         """Wait for the turn to change a tenant; a new one has an id of its own already."""
         return self._turns.of(("tenant", tenant_id), partial(self._look, tenant_id))
 
+    async def _look_for(self, key: str) -> None:
+        """Take the tenant that was made under a key, if the store has one that is not known."""
+        for record in await self._store.list_tenants():
+            if record.idempotency_key == key and record.tenant_id not in self._tenants:
+                self._admit(record)
+
     async def _look(self, tenant_id: str) -> None:
         """Make of a tenant what the store says."""
         for record in await self._store.list_tenants():
@@ -328,6 +359,8 @@ class Tenants:
 
     def _admit(self, record: TenantRecord) -> Tenant:
         """Take a tenant as it is recorded."""
+        if record.idempotency_key is not None:
+            self._keys[record.idempotency_key] = record.tenant_id, record.request_hash
         return self._take(tenant_view(record, self.plans))
 
     def _take(self, tenant: Tenant) -> Tenant:
@@ -360,6 +393,7 @@ class Tenants:
         if tenant.parent_id is not None:
             self._children[tenant.parent_id].remove(tenant_id)
         self._children.pop(tenant_id, None)
+        self._keys = {key: made for key, made in self._keys.items() if made[0] != tenant_id}
         self.removed(tenant_id)
 
 

@@ -91,6 +91,7 @@ class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota: ResourceQuota | None = None
     parent: str | None = None
     share: CohortShare | None = None
+    idempotency_key: str | None = None
 
 
 class NewTier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

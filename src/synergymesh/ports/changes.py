@@ -20,7 +20,8 @@ from synergymesh.domain.states import ExecutionStatus, TenantStatus
 class TenantCreated(msgspec.Struct, frozen=True, gc=False):
     """A tenant joins. `quota` and `policy` are JSON; the store does not look into them.
 
-    A sub-tenant names its parent, which must be there and not deleted.
+    A sub-tenant names its parent, which must be there and not deleted. Of tenants that are not deleted no two have the
+    same idempotency key; the hash of what was asked for under it is kept beside it.
     """
 
     tenant_id: str
@@ -31,6 +32,8 @@ class TenantCreated(msgspec.Struct, frozen=True, gc=False):
     parent_id: str | None = None
     policy: bytes = b"{}"
     by: Actor | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
 
 
 class TenantStatusChanged(msgspec.Struct, frozen=True, gc=False):

@@ -20,6 +20,8 @@ class TenantRecord(msgspec.Struct, frozen=True, gc=False):
     created_at: Instant
     parent_id: str | None = None
     policy: bytes = b"{}"
+    idempotency_key: str | None = None
+    request_hash: str | None = None
 
 
 class ReservationRecord(msgspec.Struct, frozen=True, gc=False):

@@ -99,6 +99,8 @@ tenants = Table(
     Column("changed_at", BigInteger),
     Column("parent_id", Text, ForeignKey("tenants.tenant_id")),
     Column("policy", LargeBinary, nullable=False, server_default=text("x'7b7d'")),
+    Column("idempotency_key", Text),
+    Column("request_hash", Text),
     CheckConstraint(one_of("status", TenantStatus), name="status"),
     sqlite_with_rowid=False,
 )
@@ -106,6 +108,14 @@ Index(
     "ix_tenants_deleted",
     tenants.c.tenant_id,
     sqlite_where=text(one_of("status", [TenantStatus.DELETED])),
+)
+
+# The key of a deleted tenant is free again.
+Index(
+    "uq_tenants_idempotency_key",
+    tenants.c.idempotency_key,
+    unique=True,
+    sqlite_where=text(f"idempotency_key IS NOT NULL AND NOT {one_of('status', [TenantStatus.DELETED])}"),
 )
 
 Index("ix_tenants_parent", tenants.c.parent_id, sqlite_where=text("parent_id IS NOT NULL"))

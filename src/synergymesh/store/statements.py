@@ -177,7 +177,17 @@ CREATE_TENANTS = insert(
     sqlite.insert(tenants)
     .values(status=status(TenantStatus.ACTIVE))
     .on_conflict_do_nothing(index_elements=["tenant_id"]),
-    ["tenant_id", "tenant_name", "tier", "quota", "created_at", "parent_id", "policy"],
+    [
+        "tenant_id",
+        "tenant_name",
+        "tier",
+        "quota",
+        "created_at",
+        "parent_id",
+        "policy",
+        "idempotency_key",
+        "request_hash",
+    ],
 )
 
 CHANGE_TENANT_STATUS = _update(

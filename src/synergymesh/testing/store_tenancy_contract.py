@@ -80,6 +80,31 @@ class TenancyContract:
         assert await store.commit([[child]]) == [Committed()]
         assert [found.tenant_id for found in await store.list_tenants()] == [BETA]
 
+    @pytest.mark.parametrize("together", [True, False])
+    async def test_no_two_tenants_have_the_same_idempotency_key(self, store: Store, together: bool) -> None:
+        first = tenant("first", idempotency_key="k", request_hash="h")
+        units: list[Unit] = [
+            [first],
+            [tenant("second", idempotency_key="k")],
+            [first],
+            [tenant("third", idempotency_key="other")],
+            [tenant("fourth")],
+        ]
+        answers = []
+        for batch in [units] if together else [[unit] for unit in units]:
+            answers += await store.commit(batch)
+        assert [type(answer) for answer in answers] == [Committed, Refused, Committed, Committed, Committed]
+        names = {found.tenant_id for found in await store.list_tenants()}
+        assert names == {ACME, BETA, "first", "third", "fourth"}
+        found = await get_tenant(store, "first")
+        assert (found.idempotency_key, found.request_hash) == ("k", "h")
+
+    async def test_the_key_of_a_deleted_tenant_is_free_again(self, store: Store) -> None:
+        await record(
+            store, tenant("first", idempotency_key="k"), deleted("first"), tenant("second", idempotency_key="k")
+        )
+        assert (await get_tenant(store, "second")).idempotency_key == "k"
+
     async def test_deleted_families_are_purged_one_by_one(self, store: Store) -> None:
         await record(store, tenant("b-parent"), tenant("c-child", parent_id="b-parent"))
         await record(store, tenant("a-grandchild", parent_id="c-child"), tenant("d-child", parent_id="b-parent"))

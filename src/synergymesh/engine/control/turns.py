@@ -18,7 +18,7 @@ IN_DOUBT_MAX = 1_000
 """Each of them costs a read; with more, nothing else is changed until they are settled."""
 
 LOOK_SECONDS = 0.5
-"""Pause before the store is read again: by then a database that was locked for a moment is not."""
+"""Pause before the store is read again, if it could not be read at once."""
 
 CLOSING_SECONDS = 1.0
 """At the end nothing is left to wait for but reads, which take milliseconds."""
@@ -185,7 +185,6 @@ class Turns:
 
     async def _look_again(self) -> None:
         while self._in_doubt:
-            await asyncio.sleep(LOOK_SECONDS)
             for turn in list(self._in_doubt):
                 try:
                     async with self.of(turn.subject, turn.look):
@@ -198,6 +197,8 @@ class Turns:
                     )
                 except Exception as error:
                     self._background.note("changes in doubt", error)
+            if self._in_doubt:
+                await asyncio.sleep(LOOK_SECONDS)
         self._looking = False
 
 
