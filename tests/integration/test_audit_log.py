@@ -17,11 +17,19 @@ from synergymesh import Orchestrator, Settings, task, workflow
 from synergymesh.audit import auditing, pruning
 from synergymesh.audit.auditing import PAGE_ENTRIES_MAX
 from synergymesh.audit.keys import load, verify_signature
+from synergymesh.audit.notes import Notes
 from synergymesh.audit.verify import verify_export
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.audit.trust import Trust, verify_checkpoints
-from synergymesh.errors import FeatureNotEnabled, InvalidRequest, LegalHold, NotFound, UnknownTenant
+from synergymesh.errors import (
+    FeatureNotEnabled,
+    InvalidRequest,
+    LegalHold,
+    NotFound,
+    StoreUnavailable,
+    UnknownTenant,
+)
 from synergymesh.local.verbs import Here
 
 ALICE = Actor(type="user", id="u-17")
@@ -117,6 +125,12 @@ async def test_pages_follow_each_other_without_a_gap() -> None:
         ({"outcome": "bogus"}, "outcome"),
         ({"since": datetime(2026, 1, 1)}, "since"),
         ({"until": "yesterday"}, "until"),
+        ({"until": datetime(9999, 12, 31, tzinfo=UTC)}, "until"),
+        ({"since": datetime(1, 1, 1, tzinfo=UTC)}, "since"),
+        ({"cursor": 0}, "cursor"),
+        ({"cursor": True}, "cursor"),
+        ({"cursor": "7"}, "cursor"),
+        ({"cursor": 2**63}, "cursor"),
     ],
 )
 async def test_a_wrong_question_is_refused_and_not_recorded(arguments: dict[str, Any], field: str) -> None:
@@ -156,13 +170,34 @@ async def test_looking_at_a_log_is_recorded_once_a_minute_for_each_reader(tmp_pa
         with mesh.acting_as(ALICE):
             await mesh.audit_log(acme, action="run.submitted")
         reads = (await mesh.audit_log(acme, action="audit.read")).entries
-        assert [entry.actor.partition("/")[0] for entry in reads] == ["user", "user"]
-        assert reads[0].details == {"filters": {"action": "run.submitted"}}
+        assert [entry.details["filters"] for entry in reads] == [
+            {"action": "audit.read"},
+            {"action": "run.submitted"},
+            {},
+        ]
+        assert [entry.actor == "user/u-17" for entry in reads] == [False, True, False]
+        assert len((await mesh.audit_log(acme, action="audit.read")).entries) == 3, "itself a new question"
         clock.forward(0.01)
         await mesh.audit_log(acme)
-        assert len((await mesh.audit_log(acme, action="audit.read")).entries) == 3
+        await mesh.audit_log(acme)
+        assert len((await mesh.audit_log(acme, action="audit.read")).entries) == 5
         await mesh.export_audit(str(tmp_path / "x.csv"), acme, format="csv")
         assert (await mesh.audit_log(acme, action="audit.exported")).entries[0].details["format"] == "csv"
+
+
+async def test_nothing_is_read_before_it_could_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Orchestrator(":memory:") as mesh:
+
+        async def fail(*_: object) -> None:
+            raise StoreUnavailable("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Notes, "record", fail)
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    await mesh.audit_log()
+        await mesh.audit_log()
+        assert len((await mesh.audit_log("", action="audit.read")).entries) == 2
 
 
 async def test_the_log_of_a_tenant_that_is_gone_can_be_read_and_verified(tmp_path: Path) -> None:
@@ -252,6 +287,8 @@ async def test_a_part_of_the_log_can_be_exported_and_verified_alone(tmp_path: Pa
         since = datetime.fromtimestamp(20_001 * 86_400, UTC)
         until = datetime.fromtimestamp(20_002 * 86_400, UTC)
         done = await mesh.export_audit(str(path), acme, since=since, until=until)
+        assert done.manifest is not None
+        assert [Path(each).stat().st_mode & 0o777 for each in (path, done.manifest)] == [0o600, 0o600]
         assert (
             0
             < done.entries

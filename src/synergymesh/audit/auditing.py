@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.entries import AuditEntries, AuditEntry, record_view
 from synergymesh.audit.erasing import Erasing
@@ -41,10 +43,16 @@ from synergymesh.ports.store import Store
 PAGE_ENTRIES_MAX = 1_000
 """Entries of one page, as of runs."""
 
+CURSOR_MAX = 2**63 - 1
+"""Places of entries are numbers that a database can hold."""
+
+INSTANT_MAX = 2**63 - 1
+"""Nanoseconds before and after 1970 that a database can hold."""
+
 TICK_SECONDS = 1.0
 
 READ_NOTED_SECONDS = 60
-"""Who reads the same chain again within this time is recorded once: following the log must not fill it."""
+"""Who asks the same again within this time is recorded once: following the log must not fill it."""
 
 log = Log("synergymesh.audit")
 
@@ -111,7 +119,7 @@ class Auditing:
         self._actor = actor
         self._tenant = tenant
         self._check_feature = check_feature
-        self._reads: dict[tuple[str, str | None], Instant] = {}
+        self._reads: dict[tuple[str, str | None, bytes], Instant] = {}
         self._task: asyncio.Task[None] | None = None
 
     # --- now and then ---------------------------------------------------------------------------------------------
@@ -179,6 +187,7 @@ class Auditing:
         await self._check_reader(tenant_id, as_tenant, "reading the audit log")
         if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= PAGE_ENTRIES_MAX:
             raise InvalidRequest(f"limit must be from 1 to {PAGE_ENTRIES_MAX:,}, not {limit!r}.", field="limit")
+        check_cursor(cursor)
         wanted = search(since=since, until=until, action=action, actor=actor, entity=entity, outcome=outcome)
         await self._note_reading(tenant_id, {name: value for name, value in wanted.items() if value is not None})
         page = await self._store.find_audit_entries(tenant_id, **wanted, cursor=cursor, limit=limit)
@@ -292,16 +301,15 @@ class Auditing:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     async def _note_reading(self, tenant_id: str | None, filters: Mapping[str, Any]) -> None:
-        now = self._clock.now()
-        reader = (str(self._actor()), tenant_id)
-        last = self._reads.get(reader)
-        if last is not None and now - last < READ_NOTED_SECONDS * 1_000_000_000:
+        details = {"filters": dict(filters)}
+        reading = (str(self._actor()), tenant_id, msgspec.json.encode(details))
+        now, kept = self._clock.now(), int(READ_NOTED_SECONDS * 1e9)
+        last = self._reads.get(reading)
+        if last is not None and now - last < kept:
             return
-        self._reads = {who: at for who, at in self._reads.items() if now - at < READ_NOTED_SECONDS * 1_000_000_000} | {
-            reader: now
-        }
-        noted = self._notes.noted(tenant_id or MESH, Action.AUDIT_READ, "audit", {"filters": dict(filters)})
-        await self._notes.record(noted)
+        await self._notes.record(self._notes.noted(tenant_id or MESH, Action.AUDIT_READ, "audit", details))
+        # Only now: what could not be recorded was not read.
+        self._reads = {each: at for each, at in self._reads.items() if now - at < kept} | {reading: now}
 
 
 def search(
@@ -328,6 +336,18 @@ def search(
     }
 
 
+def check_cursor(cursor: object) -> None:
+    """Refuse what cannot be the place of an entry.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if cursor is None:
+        return
+    if not isinstance(cursor, int) or isinstance(cursor, bool) or not 1 <= cursor <= CURSOR_MAX:
+        raise InvalidRequest(f"cursor must be that of the page before, not {cursor!r:.100}.", field="cursor")
+
+
 def _can_be_made(path: Path) -> bool:
     return bool(path.name) and not path.is_dir() and path.parent.is_dir()
 
@@ -341,7 +361,12 @@ def _instant(moment: datetime | None, field: str) -> Instant | None:
         return None
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise InvalidRequest(f"{field} must be a datetime with a time zone, not {moment!r:.100}.", field=field)
-    return from_datetime(moment)
+    instant = from_datetime(moment)
+    if not -INSTANT_MAX <= instant <= INSTANT_MAX:
+        raise InvalidRequest(
+            f"{field} must be a time from 1678 to 2261, not {moment}. Leave it out for all entries.", field=field
+        )
+    return instant
 
 
 def _choice(kind: Any, value: str | None, field: str) -> Any:

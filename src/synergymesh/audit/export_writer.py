@@ -27,7 +27,9 @@ class FileInPlace:
         self.bytes = 0
         self.hash = sha256()
         self._scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        self._file = self._scratch.open("xb", buffering=1 << 20)
+        # Only for its owner, as the database and its backups are.
+        descriptor = os.open(self._scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(descriptor, "wb", buffering=1 << 20)
 
     def write(self, content: bytes) -> None:
         """Add content."""

@@ -73,7 +73,9 @@ def list_(
     entity: EntityOption = None,
     outcome: OutcomeOption = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=LIMIT_MAX, help="How many at most.")] = 50,
-    cursor: Annotated[int | None, typer.Option("--cursor", metavar="N", help="Go on behind a page.")] = None,
+    cursor: Annotated[
+        int | None, typer.Option("--cursor", metavar="N", min=1, max=2**63 - 1, help="Go on behind a page.")
+    ] = None,
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
@@ -362,19 +364,24 @@ def list_keys(database: DatabaseOption = DATABASE_DEFAULT, as_json: JsonOption =
 def export_key(
     path: Annotated[str | None, typer.Argument(metavar="[FILE]", help="Where to, if not to standard output.")] = None,
     database: DatabaseOption = DATABASE_DEFAULT,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the public key that signs now, as PEM."""
     found = _with_mesh(database, None, _read_keys)
     if not found:
         raise InvalidRequest("there is no key yet; it is made with the first checkpoint or export.", field="key")
-    if path is None:
-        output.write(found[-1].pem)
-        return
-    try:
-        Path(path).write_text(found[-1].pem)
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be written: {error.strerror}.", field="path") from None
-    output.say(f"{found[-1].key_id} in {path}")
+    key = found[-1]
+    if path is not None:
+        try:
+            Path(path).write_text(key.pem)
+        except OSError as error:
+            raise InvalidRequest(f"{path} cannot be written: {error.strerror}.", field="path") from None
+    if as_json:
+        output.say_json({**output.jsonable(key), "path": path})
+    elif path is None:
+        output.write(key.pem)
+    else:
+        output.say(f"{key.key_id} in {path}")
 
 
 @keys_app.command()
@@ -423,7 +430,10 @@ def _read(database: str, tenant: str | None, cursor: int | None, limit: int, wan
     async def ask(mesh: Asking, tenant_id: str | None) -> AuditEntries:
         from synergymesh.local.verbs import AUDIT_LOG
 
-        return await mesh.ask(AUDIT_LOG, tenant=tenant_id, cursor=cursor, limit=limit, **wanted)
+        async def turn(after: int | None, left: int) -> AuditEntries:
+            return await mesh.ask(AUDIT_LOG, tenant=tenant_id, cursor=after, limit=left, **wanted)
+
+        return await _whole_page(turn, cursor, limit)
 
     try:
         page: AuditEntries = _with_mesh(database, tenant, ask)
@@ -446,16 +456,40 @@ async def _read_file(
         tenant_id = None
         if tenant is not None:
             tenant_id = find_log(tenant, {each.tenant_id: each.tenant_name for each in await reader.list_tenants()})
-        page = await reader.find_audit_entries(tenant_id, **search(**wanted), cursor=cursor, limit=limit)
-        return AuditEntries(entries=tuple(map(record_view, page.entries)), cursor=page.cursor)
+        filters = search(**wanted)
+
+        async def turn(after: int | None, left: int) -> AuditEntries:
+            page = await reader.find_audit_entries(tenant_id, **filters, cursor=after, limit=left)
+            return AuditEntries(entries=tuple(map(record_view, page.entries)), cursor=page.cursor)
+
+        return await _whole_page(turn, cursor, limit)
     finally:
         await reader.close()
+
+
+async def _whole_page(
+    turn: Callable[[int | None, int], Awaitable[AuditEntries]], cursor: int | None, limit: int
+) -> AuditEntries:
+    """Go on until a page is full or nothing is left: a search looks at so many entries in one turn, and finds few."""
+    from synergymesh.audit.entries import AuditEntries
+
+    found: list[AuditEntry] = []
+    while True:
+        page = await turn(cursor, limit - len(found))
+        found += page.entries
+        cursor = page.cursor
+        if cursor is None or len(found) >= limit:
+            return AuditEntries(entries=tuple(found), cursor=cursor)
 
 
 def find_log(tenant: str, names: dict[str, str]) -> str:
     """Give the id of the tenant whose log is meant; one that is gone has only its id."""
     wanted = tenant.strip()
-    if wanted == MESH:
+    if wanted == MESH and MESH in names.values():
+        raise InvalidRequest(
+            f"a tenant is named {MESH!r} too. Give its id, or an empty text for the mesh itself.", field="tenant"
+        )
+    if wanted in (MESH, ""):
         return ""
     if wanted in names:
         return wanted
