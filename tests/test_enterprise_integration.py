@@ -23,11 +23,33 @@ from synergymesh import (
     task,
     workflow,
 )
-from synergymesh.errors import FeatureNotEnabled, RateLimitExceeded, UnknownRun, UnknownTenant
+from synergymesh.errors import (
+    FeatureNotEnabled,
+    LegalHold,
+    RateLimitExceeded,
+    TenantNotActive,
+    UnknownRun,
+    UnknownTenant,
+)
+from synergymesh.ports.clock import SystemClock
+from synergymesh.settings import read_settings
 from synergymesh.testing.inline_store import InlineSqliteStore
 from synergymesh.testing.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
+
+
+class ShiftedClock(SystemClock):
+    """A clock that can be put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def now(self) -> int:
+        return super().now() + self.ahead
+
+    def forward(self, hours: float) -> None:
+        self.ahead += int(hours * 3_600e9)
 
 
 @pytest.fixture
@@ -96,7 +118,7 @@ class TestDataIsolation:
         ours, theirs = tenants_of(mesh, 2, TenantTier.ENTERPRISE)
         result = await mesh.execute_with_retry(succeed, "secret", ours, value="ours alone")
         run_id = result.metadata["run_id"]
-        face, call = mesh.orchestrator, mesh._call
+        face, call = mesh.orchestrator, mesh.call
         assert call(face.get_run(run_id, tenant=ours)).id == run_id
         for read in (
             lambda: face.get_run(run_id, tenant=theirs),
@@ -108,6 +130,46 @@ class TestDataIsolation:
             with pytest.raises(UnknownRun):
                 call(read())
         assert call(face.list_runs(tenant=theirs)) == []
+
+    async def test_three_tenants_of_three_tiers_see_and_touch_nothing_of_each_other(
+        self, mesh: EnterpriseSynergyMeshOrchestrator
+    ) -> None:
+        tenants = [mesh.create_tenant(tier.value, tier) for tier in TenantTier]
+        face, call = mesh.orchestrator, mesh.call
+        runs = {}
+        for number, tenant_id in enumerate(tenants):
+            for n in range(number + 6):  # so that no two of them have the same figures
+                done = await mesh.execute_with_retry(succeed if n else fail, f"only {number}", tenant_id, 0)
+            runs[tenant_id] = [done.metadata["run_id"], mesh.submit(doubled_sum, tenant_id, {"numbers": [number, 1]})]
+            mesh.result_of(runs[tenant_id][1])
+        for number, tenant_id in enumerate(tenants):
+            theirs = {run.id for run in call(face.list_runs(tenant=tenant_id))}
+            assert theirs >= set(runs[tenant_id])
+            assert len(theirs) == number + 7
+            entries = mesh.get_audit_logs(tenant_id)
+            assert {entry.tenant_id for entry in entries} == {tenant_id}
+            assert {entry.component_id for entry in entries if entry.component_id} >= {f"only {number}"}
+            assert not {f"only {n}" for n in range(3) if n != number} & {entry.component_id for entry in entries}
+            health = mesh.get_tenant_health(tenant_id)
+            assert (health["total_executions"], health["failed"]) == (number + 9, 1)
+            letters = call(face.dead_letters(tenant=tenant_id))
+            assert [letter.run_id in theirs for letter in letters] == [True]
+            for other in tenants:
+                for run_id in runs[other] if other != tenant_id else []:
+                    assert run_id not in theirs
+                    for ask in (face.get_run, face.explain, face.logs, face.timeline, face.cancel_run, face.pause_run):
+                        with pytest.raises(UnknownRun):
+                            call(ask(run_id, tenant=tenant_id))  # type: ignore[operator]  # of different kinds
+        # what one of them is given or denied changes nothing for the others
+        untouched = mesh.tenants[tenants[2]]
+        mesh.suspend_tenant(tenants[0])
+        mesh.set_tier(tenants[1], TenantTier.ENTERPRISE)
+        with pytest.raises(TenantNotActive):
+            await mesh.execute_with_retry(succeed, "c", tenants[0])
+        assert (await mesh.execute_with_retry(succeed, "c", tenants[2])).status is ExecutionStatus.SUCCESS
+        assert mesh.tenants[tenants[2]] == untouched
+        mesh.delete_tenant(tenants[0])
+        assert {run.tenant_id for run in call(face.list_runs(limit=100))} == set(tenants[1:])
 
     async def test_the_same_component_id_of_two_tenants_is_two_components(
         self, mesh: EnterpriseSynergyMeshOrchestrator
@@ -365,6 +427,47 @@ class TestQuotasAcrossTenants:
 
         assert 0 < in_virtual_time(program) <= 0.1
 
+    async def test_a_basic_tenant_starts_a_hundred_tasks_an_hour_and_no_more(self) -> None:
+        clock = ShiftedClock()
+        with EnterpriseSynergyMeshOrchestrator(clock=clock) as mesh:
+            tenant_id = mesh.create_tenant("Acme")
+            calls = [asyncio.create_task(mesh.execute_with_retry(succeed, "c", tenant_id)) for _ in range(103)]
+            await until(lambda: mesh.get_metrics()["total_executions"] == 100)
+            assert not mesh.check_resource_quota(tenant_id, "hourly")
+            done, waiting = await asyncio.wait(calls, timeout=0.3)
+            assert (len(done), len(waiting)) == (100, 3)
+            assert await mesh.execute_with_retry(succeed, "c", mesh.create_tenant("Bree"))
+            clock.forward(hours=1.1)
+            mesh.modify_quota(tenant_id, max_queued_tasks=1_000)  # looked at again at once, not at the next minute
+            await asyncio.gather(*waiting)
+
+    @pytest.mark.parametrize(
+        ("settings", "at_a_time"),
+        [({"task_memory_mb": 200}, 2), ({"task_cpus": 1.0, "cpus": 6.0}, 3), ({"task_memory_mb": 1}, 5)],
+        ids=["512 MB of memory", "half of the CPUs", "five slots"],
+    )
+    async def test_a_basic_tenant_never_has_more_than_its_memory_its_cpus_and_its_slots(
+        self, settings: dict[str, Any], at_a_time: int
+    ) -> None:
+        with EnterpriseSynergyMeshOrchestrator(settings=read_settings(**settings)) as mesh:
+            tenant_id = mesh.create_tenant("Acme")
+            running = most = 0
+            full = asyncio.Event()
+
+            async def work() -> None:
+                nonlocal running, most
+                running += 1
+                most = max(most, running)
+                if running == at_a_time:
+                    full.set()
+                await full.wait()
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                running -= 1
+
+            await asyncio.gather(*(mesh.execute_with_retry(work, f"c{n}", tenant_id) for n in range(20)))
+            assert most == at_a_time
+
     async def test_features_of_a_tier_are_enforced_where_they_are_used(
         self, mesh: EnterpriseSynergyMeshOrchestrator
     ) -> None:
@@ -538,6 +641,31 @@ class TestAudit:
             assert {entry.tenant_id for entry in entries} == {tenant_id}
             assert [entry.audit_id for entry in entries] == [f"{tenant_id}/{n + 1}" for n in range(len(entries))]
         assert mesh.call(mesh.orchestrator.verify_audit()).is_intact
+
+    def test_what_is_over_the_time_of_its_tier_leaves_the_log_and_the_rest_still_verifies(self, tmp_path: Path) -> None:
+        clock = ShiftedClock()
+        settings = read_settings(tiers={"basic": {"audit_days": 30}})
+        with EnterpriseSynergyMeshOrchestrator(
+            f"sqlite:///{tmp_path}/mesh.db", workflows=[doubled_sum], clock=clock, settings=settings
+        ) as mesh:
+            basic, enterprise = mesh.create_tenant("Basic"), mesh.create_tenant("Enterprise", TenantTier.ENTERPRISE)
+            for tenant_id in (basic, enterprise):
+                mesh.result_of(mesh.submit(doubled_sum, tenant_id, {"numbers": [1, 2]}))
+            assert mesh.call(mesh.orchestrator.prune_audit()) == 0
+            clock.forward(hours=33 * 24)
+            mesh.suspend_tenant(basic)
+            assert mesh.call(mesh.orchestrator.hold_audit(basic, "case 7"))
+            with pytest.raises(LegalHold):
+                mesh.call(mesh.orchestrator.prune_audit(basic))
+            mesh.call(mesh.orchestrator.release_audit(basic))
+            pruned = mesh.call(mesh.orchestrator.prune_audit(basic))
+            assert pruned >= 5
+            kept = {entry.action for entry in mesh.get_audit_logs(basic, hours=1_000)}
+            assert kept >= {"create_tenant", "suspend_tenant", "audit_pruned"}
+            assert not kept & {"submit_run", "finish_run", "execute_component"}
+            assert mesh.get_audit_logs(enterprise, hours=1_000, action="finish_run")
+            report = mesh.call(mesh.orchestrator.verify_audit())
+            assert (report.is_intact, report.pruned) == (True, pruned)
 
     async def test_who_did_it_is_in_the_log(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
         async def by_alice() -> str:

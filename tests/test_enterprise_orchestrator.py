@@ -384,6 +384,34 @@ class TestFaultTolerance:
         assert result.status is ExecutionStatus.FAILED
         assert "unexpected keyword argument 'valeu'" in str(result.error)
 
+    async def test_a_cancelled_caller_cancels_its_function_and_frees_the_slot(
+        self, mesh: EnterpriseSynergyMeshOrchestrator
+    ) -> None:
+        tenant_id = mesh.create_tenant("Acme", custom_quota=ResourceQuota(max_concurrent_tasks=1))
+        begun = asyncio.Event()
+        told = []
+
+        async def for_ever() -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.append("ended")
+
+        async def next_one() -> list[str]:
+            return list(told)  # it begins when the slot is free
+
+        running = asyncio.create_task(mesh.execute_with_retry(for_ever, "a", tenant_id))
+        await begun.wait()
+        waiting = asyncio.create_task(mesh.execute_with_retry(succeed, "b", tenant_id))
+        for cancelled in (waiting, running):
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        assert (await mesh.execute_with_retry(next_one, "c", tenant_id)).output == ["ended"]
+        (entry,) = (each for each in mesh.get_audit_logs(tenant_id) if each.component_id == "a")
+        assert (entry.status, entry.metadata["details"]["status"]) == ("success", "cancelled")
+
     def test_delays_grow_up_to_their_limit_and_attempt_zero_gives_the_initial_one(self) -> None:
         policy = RetryPolicy(max_retries=5, initial_delay=1.0, max_delay=5.0, exponential_base=2.0)
         assert [policy.get_delay(attempt) for attempt in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -134,15 +135,26 @@ class TestThroughput:
     async def test_calls_of_one_tenant_at_once_are_faster_than_in_sequence(
         self, mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str
     ) -> None:
-        async def in_sequence() -> None:
-            for _ in range(100):
+        async def in_sequence(number: int) -> None:
+            for _ in range(number):
                 await mesh.execute_with_retry(nothing, "c", tenant_id)
 
-        sequence = await seconds_of(in_sequence()) / 100
-        calls = asyncio.gather(*(mesh.execute_with_retry(nothing, "c", tenant_id) for _ in range(1_000)))
-        together = await seconds_of(calls) / 1_000
-        show("1,000 calls of one tenant at once", f"{1 / together:,.0f}/s, {sequence / together:.1f} times as fast")
-        assert sequence / together > 1.2
+        async def together(number: int) -> None:
+            await asyncio.gather(*(mesh.execute_with_retry(nothing, "c", tenant_id) for _ in range(number)))
+
+        await in_sequence(50)
+        rounds = []  # in turns, so that what else the machine does slows both down
+        for _ in range(9):
+            alone, beside = await seconds_of(in_sequence(60)), await seconds_of(together(300))
+            rounds.append((alone / 60, beside / 300))
+        ratios = sorted(alone / beside for alone, beside in rounds)
+        fastest = min(beside for _, beside in rounds)
+        show(
+            "300 calls of one tenant at once",
+            f"{1 / fastest:,.0f}/s, {median(ratios):.1f} times as fast as in sequence "
+            f"(nine rounds: {ratios[0]:.1f} to {ratios[-1]:.1f})",
+        )
+        assert median(ratios) > 1.1
 
     async def test_fifty_tenants_at_once(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
         tenants = [mesh.create_tenant(f"t{n}", TenantTier.ENTERPRISE, PLENTY) for n in range(50)]
@@ -175,6 +187,29 @@ with EnterpriseSynergyMeshOrchestrator() as mesh:
         ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
         each = float(ended.stdout)
         show("memory of a tenant, its rows and audit entry in a database in memory included", f"{each:,.0f} bytes")
+        assert 0 < each < 10_000
+
+    def test_an_entry_of_the_audit_log_takes_less_than_ten_kilobytes(self) -> None:
+        program = """
+import gc, psutil
+from synergymesh import EnterpriseSynergyMeshOrchestrator
+def rss():
+    gc.collect()
+    return psutil.Process().memory_info().rss
+with EnterpriseSynergyMeshOrchestrator() as mesh:
+    tenant_id = mesh.create_tenant("Acme")
+    def write(number):
+        for n in range(number // 2):
+            mesh.suspend_tenant(tenant_id)
+            mesh.resume_tenant(tenant_id)
+    write(400)
+    before, entries = rss(), mesh.get_metrics()["total_audit_logs"]
+    write(3_000)
+    print((rss() - before) / (mesh.get_metrics()["total_audit_logs"] - entries))
+"""
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+        each = float(ended.stdout)
+        show("memory of an audit entry in a database in memory", f"{each:,.0f} bytes")
         assert 0 < each < 10_000
 
     async def test_what_was_executed_takes_no_memory_once_it_is_recorded(self, tmp_path: Path) -> None:
@@ -246,6 +281,30 @@ class TestGraphs:
         show("order, phases and critical path of 1,000 components", f"{seconds * 1_000:.1f} ms")
         assert (len(order), len(phases), len(path)) == (1_000, 11, 11)
         assert seconds < 1.0
+
+    def test_an_order_of_20_000_components_does_not_take_time_by_their_square(
+        self, mesh: EnterpriseSynergyMeshOrchestrator
+    ) -> None:
+        names = [f"c{n}" for n in range(20_000)]
+        mesh.resolver.add_components(names)
+        mesh.resolver.add_dependencies([(names[n], names[n // 2]) for n in range(1, 20_000)])
+
+        def seconds(order: Callable[[list[str]], list[str]]) -> float:
+            began = time.perf_counter()
+            assert len(order(names)) == 20_000
+            return time.perf_counter() - began
+
+        for unknown in (0, 10_000):
+            names = names[unknown:] + [f"unknown {n}" for n in range(unknown)]
+            known = names[: 20_000 - unknown]
+            face = min(seconds(mesh.resolve_execution_order) for _ in range(3))
+            began = time.perf_counter()
+            mesh.resolver.topological_sort(known)
+            resolver = time.perf_counter() - began
+            show(
+                f"the order of 20,000 components, {unknown:,} of them unknown", f"{face:.3f} s, {resolver:.3f} s within"
+            )
+            assert face < 0.5  # by the square of their number: 10 s and more
 
     async def test_a_graph_of_250_components_is_executed(
         self, mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str

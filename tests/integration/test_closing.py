@@ -305,21 +305,3 @@ async def test_arguments_that_do_not_fit_are_a_failure_and_take_no_slot() -> Non
         results = await mesh.execute_components(tenant_id, {"price": price})
         assert results["price"].status is ExecutionStatus.FAILED
         assert (await mesh.execute_with_retry(price, "price", tenant_id, order="1")).output == "1"
-
-
-async def test_a_cancelled_caller_cancels_its_function_across_the_portal_and_frees_the_slot() -> None:
-    async with EnterpriseSynergyMeshOrchestrator(shutdown_grace_seconds=LONG) as mesh:
-        tenant_id = mesh.create_tenant("Acme", custom_quota=ResourceQuota(max_concurrent_tasks=1))
-        work = Work()
-        call = asyncio.create_task(mesh.execute_with_retry(work, "c", tenant_id))
-        await work.begun.wait()
-        waiting = asyncio.create_task(mesh.execute_with_retry(Work(), "c", tenant_id))
-        for cancelled in (waiting, call):
-            cancelled.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await cancelled
-
-        async def next_one() -> str:
-            return work.end  # it begins when the slot is free
-
-        assert (await mesh.execute_with_retry(next_one, "c", tenant_id)).output == "cancelled"
