@@ -14,10 +14,12 @@ from synergymesh import (
     Orchestrator,
     ResourceQuota,
     RetryPolicy,
+    RunFailed,
     Timeline,
     Workflow,
     current_task,
     ref,
+    task,
     timeline_html,
     timeline_svg,
 )
@@ -122,3 +124,31 @@ def test_the_command_draws_and_tells(
     assert cli(run_id, "--output", str(tmp_path / "run.png"))[0] == 2
     assert cli(run_id, "--output", str(tmp_path / "nowhere" / "run.svg"))[0] == 2
     assert cli("run-unknown")[0] == 2
+
+
+async def test_what_undoes_tasks_has_its_lanes_and_its_place_on_the_critical_path(open_mesh: OpenMesh) -> None:
+    async def undo(result: int) -> None:
+        await asyncio.sleep(0.02)
+
+    async def book(*before: int) -> int:
+        return 1
+
+    async def fail(*before: int) -> None:
+        raise ValueError("sold out")
+
+    booking = task(book, compensate=task(undo))
+    trip = Workflow("trip").add(booking, id="hotel").add(booking, id="train", args=[ref("hotel")])
+    trip.add(fail, id="pay", args=[ref("train")], retry=RetryPolicy(max_retries=0)).add(
+        booking, id="never", args=[ref("pay")]
+    )
+    async with open_mesh(workflows=[trip]) as mesh:
+        tenant = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
+        run = await mesh.submit(trip, tenant=tenant)
+        with pytest.raises(RunFailed):
+            await run.result()
+        shown = await mesh.timeline(run.id)
+    assert [lane.task_id for lane in shown.lanes] == ["hotel", "train", "pay", "never", "undo:train", "undo:hotel"]
+    assert [step.task_id for step in shown.critical_path][-3:] == ["pay", "undo:train", "undo:hotel"]
+    assert sum(shown.critical_totals().values()) == pytest.approx(shown.critical_path[-1].spans[-1].end)
+    assert shown.critical_totals()[Phase.RUNNING] >= 0.04
+    ET.fromstring(timeline_svg(shown))

@@ -63,6 +63,25 @@ def test_failed_attempts_and_the_pauses_behind_them_are_put_down_to_the_componen
     assert "look into b" in advice
 
 
+def test_the_component_that_is_blamed_for_failures_failed_on_the_critical_path() -> None:
+    longer = [(f"long{number}", (), [(0.0, 2 + number / 10)]) for number in range(12)]  # longer, and never failed
+    timeline, graph = made(
+        ("flaky", (), [(0, 0.01), (4, 4.01)]), ("often", (), [(0, 0.1), (0.1, 0.2), (0.2, 0.3)]), *longer
+    )
+    (advice,) = [advice for advice in examine_run(timeline, graph).advice if "Failed attempts" in advice]
+    assert "look into flaky" in advice
+
+
+def test_what_undid_tasks_counts_into_the_best_that_was_possible() -> None:
+    timeline, graph = made(("a", (), [(0, 1)]), ("b", (0,), [(1, 2)]))
+    whole, _ = made(
+        ("a", (), [(0, 1)]), ("b", (0,), [(1, 2)]), ("undo:b", (0, 1), [(2, 5)]), ("undo:a", (2,), [(6, 10)])
+    )
+    assert examine_run(timeline, graph).best == 2
+    found = examine_run(whole, graph)
+    assert (found.best, found.path) == (9, ("a", "b", "undo:b", "undo:a"))
+
+
 def test_time_that_went_into_the_tasks_is_no_matter_of_slots() -> None:
     found = examine_run(*made(("a", (), [(0, 9)]), ("b", (0,), [(9, 10)])))
     assert any("more slots would not help" in advice for advice in found.advice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from random import Random
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from synergymesh.domain.observability.timeline import Course, Phase, Timeline, Try, build_timeline
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.timeline.condensed import count_in_bins, pack
-from synergymesh.timeline.drawing import Scale
+from synergymesh.timeline.drawing import LABEL_MAX, WIDTH, Scale, shortened
 from synergymesh.timeline.page import TABLE_ROWS_MAX, timeline_html
 from synergymesh.timeline.picture import ROWS_MAX, timeline_svg
 
@@ -291,5 +292,34 @@ def test_as_few_rows_as_tasks_run_beside_each_other(runs: list[tuple[int, int]])
 @given(st.floats(1e-7, 1e7))
 def test_an_axis_has_a_handful_of_ticks_at_any_length(seconds: float) -> None:
     scale = Scale(seconds)
-    assert 2 <= len(scale.axis(0, 1)) <= 12
+    marks = scale.axis(0, 1)
+    assert 2 <= sum("grid" in mark for mark in marks) <= 12
+    moments = [re.search(r'x="([\d.]+)".*>([\d.:]+) \S+</text>', mark) for mark in marks if "tick" in mark]
+    assert all(moments), "no moment is written with an exponent"
+    assert all(moment and float(moment[1]) + 3 * len(moment[2]) < WIDTH for moment in moments)
     assert scale.x(0) < scale.x(seconds)
+
+
+@pytest.mark.parametrize(("letter", "most"), [("a", 30), ("W", 17), ("任", 16), ("é", 30)])
+def test_a_label_keeps_its_both_ends_and_is_no_wider_than_its_place(letter: str, most: int) -> None:
+    label = f"1{letter * 60}9"
+    kept = shortened(label)
+    assert (kept[0], kept[-1]) == ("1", "9")
+    assert most - 4 <= len(kept) <= most + 2
+    assert shortened("a" * LABEL_MAX) == "a" * LABEL_MAX
+
+
+def test_the_areas_of_a_condensed_picture_tell_failed_attempts_from_others_and_a_tall_chart_has_two_axes() -> None:
+    many = [course(f"t{n}", (n, n + 1), (n + 2, n + 3)) for n in range(ROWS_MAX + 1)]
+    areas = [
+        mark.get("class") for mark in ET.fromstring(timeline_svg(timeline(*many, end=500))).iter() if "d" in mark.attrib
+    ]
+    assert {"success", "failed"} <= set(areas)
+    tall = timeline_svg(timeline(*many[:300], end=500))
+    short = timeline_svg(timeline(*many[:3], end=500))
+    assert tall.count('class="tick"') == 2 * short.count('class="tick"')
+
+
+def test_a_page_says_once_what_it_is_of() -> None:
+    page = timeline_html(timeline(course("a", (0, 1)), end=1))
+    assert page.split("</head>")[1].count("run-1") == 2, "in the heading, and for those who do not see the picture"

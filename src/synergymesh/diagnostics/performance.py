@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from synergymesh.diagnostics.commits import CommitTimes
 from synergymesh.domain.graphs.graph import Graph
 from synergymesh.domain.graphs.recommendations import duration
-from synergymesh.domain.observability.timeline import Phase, Timeline
+from synergymesh.domain.observability.timeline import Lane, Phase, Timeline
 from synergymesh.domain.states import ExecutionStatus
 
 SLOWEST = 10
@@ -21,6 +21,8 @@ SLOW_COMMIT_SECONDS = 0.05
 SHARE_MIN = 0.1
 SECONDS_MIN = 0.1
 """What takes less than a tenth of the time, or of a second, is not worth a word."""
+
+FAILED = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,17 @@ def examine_runs(timelines: Sequence[Timeline], graphs: Sequence[Graph]) -> Perf
 
 
 def _best(timeline: Timeline, graph: Graph) -> float:
-    """Give the longest path by what the last attempts took."""
+    """Give the longest path by what the last attempts took; behind it what undid tasks, one after the other."""
     finish = [0.0] * len(graph)
     for position in graph.topological_order():
-        runs = [span for span in timeline.lanes[position].spans if span.phase is Phase.RUNNING]
         begin = max((finish[before] for before in graph.dependencies[position]), default=0.0)
-        finish[position] = begin + (runs[-1].seconds if runs else 0.0)
-    return max(finish, default=0.0)
+        finish[position] = begin + _last_seconds(timeline.lanes[position])
+    return max(finish, default=0.0) + sum(_last_seconds(lane) for lane in timeline.lanes[len(graph) :])
+
+
+def _last_seconds(lane: Lane) -> float:
+    """Give what a task's last attempt took."""
+    return next((span.seconds for span in reversed(lane.spans) if span.phase is Phase.RUNNING), 0.0)
 
 
 def _examine(
@@ -176,7 +182,7 @@ def _components(timelines: Sequence[Timeline]) -> list[SlowComponent]:
             figures[0] += bool(runs)
             figures[1] += len(runs)
             figures[2] += sum(span.seconds for span in runs)
-            figures[3] += sum(s.seconds for s in runs if s.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT))
+            figures[3] += sum(span.seconds for span in runs if span.status in FAILED)
             figures[4] += lane.seconds(Phase.QUEUE)
             figures[5] += lane.critical
     return [
@@ -210,7 +216,7 @@ def _with_advice(performance: Performance, timelines: Sequence[Timeline]) -> Per
     if retries > least:
         advice.append(
             f"Failed attempts and the pauses behind them cost the critical path {duration(retries)}: look into "
-            f"{_worst(performance)}, or shorten its delays."
+            f"{_worst(timelines)}, or shorten its delays."
         )
     if critical[Phase.OUTAGE] > least:
         advice.append(
@@ -229,8 +235,7 @@ def _with_advice(performance: Performance, timelines: Sequence[Timeline]) -> Per
 
 
 def _failed_on_path(timelines: Sequence[Timeline]) -> float:
-    failed = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
-    return sum(s.seconds for t in timelines for step in t.critical_path for s in step.spans if s.status in failed)
+    return sum(s.seconds for t in timelines for step in t.critical_path for s in step.spans if s.status in FAILED)
 
 
 def _longest_on_path(timelines: Sequence[Timeline]) -> tuple[str, float] | None:
@@ -244,6 +249,11 @@ def _longest_on_path(timelines: Sequence[Timeline]) -> tuple[str, float] | None:
     return max(steps, key=lambda step: step[1], default=None)
 
 
-def _worst(performance: Performance) -> str:
-    worst = max(performance.slowest, key=lambda each: (each.attempts - each.runs, each.failed))
-    return worst.component_id
+def _worst(timelines: Sequence[Timeline]) -> str:
+    """Give the component whose failed attempts, with the pauses behind them, cost the critical paths most."""
+    lost: dict[str, float] = defaultdict(float)
+    for timeline in timelines:
+        for step in timeline.critical_path:
+            lost[step.task_id] += sum(s.seconds for s in step.spans if s.status in FAILED)
+            lost[step.task_id] += sum(s.seconds for s in step.spans if s.phase is Phase.RETRY_DELAY)
+    return max(lost, key=lost.__getitem__)

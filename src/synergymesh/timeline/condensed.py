@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
@@ -22,15 +23,15 @@ LANES_MAX = 280
 LABEL_ROOM = 7.0
 """Pixels that a letter of a label inside a bar takes."""
 
-STACKED = (Phase.RUNNING, Phase.OUTAGE, Phase.RETRY_DELAY, Phase.QUEUE)
-"""From below; who waits for another task is left out, as these are nearly all at first."""
+STACKED = (*(status.value for status, _ in drawing.STATUSES), Phase.OUTAGE, Phase.RETRY_DELAY, Phase.QUEUE)
+"""Marks, from below: what ran, by its end, then what waited. Who waits for another task is left out: at first these
+are nearly all."""
 
 
-def draw_condensed(timeline: Timeline) -> str:
+def draw_condensed(timeline: Timeline, *, has_head: bool) -> str:
     """Draw a timeline in a height that does not depend on the number of tasks."""
     scale = drawing.Scale(timeline.seconds)
-    shapes = drawing.head(timeline)
-    top = drawing.HEADER + 14
+    shapes, top = drawing.head(timeline, has_head)
     body = _draw_areas(timeline, scale, top)
     y = top + AREA_HEIGHT + 22
     body += _draw_path(timeline, scale, y)
@@ -39,8 +40,8 @@ def draw_condensed(timeline: Timeline) -> str:
     shapes += scale.axis(top, bottom)
     shapes += body + lanes
     marks = [each for each in drawing.meanings(timeline) if each[0] != Phase.DEPENDENCY]
-    shapes += drawing.legend(bottom + 30, marks)
-    return drawing.page(bottom + 64, timeline, shapes)
+    shapes += drawing.legend(bottom + 38, marks)
+    return drawing.page(bottom + 72, timeline, shapes)
 
 
 # --- how many -------------------------------------------------------------------------------------------------------
@@ -70,21 +71,19 @@ def count_in_bins(spans: Sequence[tuple[float, float]], seconds: float, bins: in
 
 
 def _draw_areas(timeline: Timeline, scale: drawing.Scale, top: float) -> list[str]:
-    counts = {
-        phase: count_in_bins(
-            [(s.begin, s.end) for lane in timeline.lanes for s in lane.spans if s.phase is phase], scale.seconds, BINS
-        )
-        for phase in STACKED
-    }
-    most = max(1.0, *(sum(counts[phase][index] for phase in STACKED) for index in range(BINS)))
+    spans: dict[str, list[Span]] = defaultdict(list)
+    for lane in timeline.lanes:
+        for span in lane.spans:
+            spans[drawing.mark_of(span)].append(span)
+    counts = {mark: count_in_bins([(s.begin, s.end) for s in spans[mark]], scale.seconds, BINS) for mark in STACKED}
+    most = max(1.0, *(sum(counts[mark][index] for mark in STACKED) for index in range(BINS)))
     shapes = _side_label(top + AREA_HEIGHT / 2, "tasks at a time", f"up to {most:,.0f}")
     below = [0.0] * BINS
-    for phase in STACKED:
-        above = [low + count for low, count in zip(below, counts[phase], strict=True)]
-        if any(counts[phase]):
-            mark = "success" if phase is Phase.RUNNING else phase.value
-            total = sum(lane.seconds(phase) for lane in timeline.lanes)
-            title = f"{drawing.NAMES[phase]}: {duration(total)} of all tasks together"
+    for mark in STACKED:
+        above = [low + count for low, count in zip(below, counts[mark], strict=True)]
+        if spans[mark]:
+            total = sum(span.seconds for span in spans[mark])
+            title = f"{drawing.meaning_of(spans[mark][0])}: {duration(total)} of all tasks together"
             shapes.append(
                 f'<path class="{mark}" d="{_area(below, above, most, top)}"><title>{drawing.text(title)}</title></path>'
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -16,9 +17,19 @@ RIGHT = 24.0
 CHART = WIDTH - LEFT - RIGHT
 """Pixels of the axis of time."""
 
-HEADER = 74.0
+HEADER = 88.0
+HEADLESS = 28.0
+"""Where the chart begins, below what the picture is of, and without it."""
+
 TICKS_WANTED = 8
 LABEL_MAX = 30
+"""Letters of middle width, of a label at the left."""
+
+LETTER = 6.4
+"""Pixels of such a letter in an axis."""
+
+TALL = 500.0
+"""A chart that is higher has the time below it, too."""
 
 NAMES = {
     Phase.NOT_BEFORE: "not to start yet",
@@ -86,6 +97,13 @@ def mark_of(span: Span) -> str:
     return span.status.value
 
 
+def meaning_of(span: Span) -> str:
+    """Say in general what a span is."""
+    if span.phase is not Phase.RUNNING:
+        return NAMES[span.phase]
+    return dict(STATUSES).get(span.status or ExecutionStatus.RUNNING, "ran")
+
+
 def told(task_id: str, span: Span) -> str:
     """Say what a span is, for a tooltip."""
     what = f"attempt {span.attempt}, {span.status}" if span.phase is Phase.RUNNING else NAMES[span.phase]
@@ -106,12 +124,14 @@ class Scale:
     def axis(self, top: float, bottom: float) -> list[str]:
         """Draw the lines of the time, and what time it is at each."""
         shapes = []
+        places = [top - 6, bottom + 14] if bottom - top > TALL else [top - 6]
         for number in range(math.floor(self.seconds / self.step * (1 + 1e-9)) + 1):
             x = self.x(number * self.step)
-            shapes.append(
-                f'<path class="grid" d="M{x:.1f} {top:.1f} V{bottom:.1f}"/>'
-                f'<text class="tick" x="{x:.1f}" y="{top - 6:.1f}">{_moment(number * self.step, self.step)}</text>'
-            )
+            moment = _moment(number * self.step, self.step)
+            # the last one may be at the right edge
+            middle = min(x, WIDTH - 4 - LETTER * len(moment) / 2)
+            shapes.append(f'<path class="grid" d="M{x:.1f} {top:.1f} V{bottom:.1f}"/>')
+            shapes += [f'<text class="tick" x="{middle:.1f}" y="{y:.1f}">{moment}</text>' for y in places]
         return shapes
 
 
@@ -134,9 +154,11 @@ def _moment(seconds: float, step: float) -> str:
         return f"{hours}:{rest // 60:02} h" if hours else f"{rest // 60} min"
     if step >= 1:
         return f"{seconds:g} s"
-    if step >= 0.001:
-        return f"{seconds * 1e3:g} ms" if step < 0.1 else f"{seconds:.1f} s"
-    return f"{seconds * 1e6:.3g} µs"
+    if step >= 0.1:
+        return f"{seconds:.1f} s"
+    if step >= 0.000_01:
+        return f"{round(seconds * 1e3, 3):g} ms"
+    return f"{round(seconds * 1e6, 3):g} µs"
 
 
 def rectangle(marks: str, x: float, y: float, width: float, height: float, title: str = "") -> str:
@@ -145,14 +167,16 @@ def rectangle(marks: str, x: float, y: float, width: float, height: float, title
     return f"{shape}/>" if not title else f"{shape}><title>{text(title)}</title></rect>"
 
 
-def head(timeline: Timeline) -> list[str]:
-    """Say what the picture is of, and where the time went."""
+def head(timeline: Timeline, is_wanted: bool) -> tuple[list[str], float]:
+    """Say what the picture is of, and where the time went, if that is wanted; give where the chart begins."""
+    if not is_wanted:
+        return [], HEADLESS
     facts = " · ".join(facts_of(timeline))
     title = f"{timeline.workflow}  {timeline.run_id}"
     return [
         f'<text class="title" x="16" y="26">{text(shortened(title, 120))}</text>',
         f'<text class="facts" x="16" y="46">{text(facts)}</text>',
-    ]
+    ], HEADER
 
 
 def facts_of(timeline: Timeline) -> list[str]:
@@ -226,11 +250,34 @@ def page(height: float, timeline: Timeline, shapes: Sequence[str]) -> str:
 
 
 def shortened(label: str, most: int = LABEL_MAX) -> str:
-    """Leave out the middle of a long text."""
-    if len(label) <= most:
+    """Leave out the middle of a text that is wider than so many letters."""
+    if _width(label) <= most:
         return label
-    half = (most - 1) // 2
-    return f"{label[:half]}…{label[-half:]}"
+    half = (most - 1) / 2
+    return f"{label[: _fitting(label, half)]}…{label[len(label) - _fitting(label[::-1], half) :]}"
+
+
+def _width(text: str) -> float:
+    """Estimate how wide a text is, in letters of middle width."""
+    return sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> float:
+    if unicodedata.combining(letter):
+        return 0.0
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.9
+    return 1.8 if letter in "mwMW@%—" else 1.15 if letter.isupper() else 1.0
+
+
+def _fitting(text: str, most: float) -> int:
+    """Give how many of the first letters of a text are no wider than that."""
+    width = 0.0
+    for count, letter in enumerate(text):
+        width += _letter_width(letter)
+        if width > most:
+            return count
+    return len(text)
 
 
 def shortened_front(label: str, most: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synergymesh.domain.graphs.recommendations import duration
 from synergymesh.domain.observability.timeline import WAITS, Lane, Phase, Timeline
 from synergymesh.timeline import drawing
-from synergymesh.timeline.picture import timeline_svg
+from synergymesh.timeline.picture import draw
 
 TABLE_ROWS_MAX = 200
 """Tasks in the table: those that ended last; the picture has all of them."""
@@ -18,7 +18,7 @@ h1 { font-size: 20px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 24px 0 8p
 p { margin: 0 0 14px; color: #475569; }
 .picture { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid #e2e8f0; }
+th, td { padding: 3px 12px 3px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e8f0; }
 th:first-child, td:first-child { text-align: left; }
 .critical { color: #b91c1c; font-weight: 600; }
 @media (prefers-color-scheme: dark) {
@@ -44,7 +44,9 @@ def timeline_html(timeline: Timeline) -> str:
             "<body>",
             f"<h1>{title}</h1>",
             f"<p>{drawing.text(' · '.join(drawing.facts_of(timeline)))}</p>",
-            f'<div class="picture" tabindex="0" role="region" aria-label="Picture">{timeline_svg(timeline)}</div>',
+            '<div class="picture" tabindex="0" role="region" aria-label="Picture">',
+            draw(timeline, has_head=False),
+            "</div>",
             *_path_table(timeline),
             *_task_table(timeline),
             "</body>",

@@ -22,19 +22,23 @@ def timeline_svg(timeline: Timeline) -> str:
 
     Every bar has its task, what it is, and its length as a tooltip. Texts of others are escaped; there are no scripts.
     """
+    return draw(timeline)
+
+
+def draw(timeline: Timeline, *, has_head: bool = True) -> str:
+    """Draw a timeline as `timeline_svg` does, or without saying at the top what it is of."""
     if len(timeline.lanes) > ROWS_MAX:
-        return draw_condensed(timeline)
-    return _draw_rows(timeline)
+        return draw_condensed(timeline, has_head=has_head)
+    return _draw_rows(timeline, has_head)
 
 
-def _draw_rows(timeline: Timeline) -> str:
+def _draw_rows(timeline: Timeline, has_head: bool) -> str:
     scale = drawing.Scale(timeline.seconds)
     height = next(height for most, height in HEIGHTS if len(timeline.lanes) <= most)
     order = sorted(range(len(timeline.lanes)), key=lambda position: (_begin(timeline.lanes[position]), position))
-    top = drawing.HEADER + 14
+    shapes, top = drawing.head(timeline, has_head)
     row_of = {timeline.lanes[position].task_id: row for row, position in enumerate(order)}
     bottom = top + height * len(order) + 4
-    shapes = drawing.head(timeline)
     for row, position in enumerate(order):
         mark = "criticalrow" if timeline.lanes[position].critical else "stripe" if row % 2 else ""
         if mark:
@@ -43,8 +47,8 @@ def _draw_rows(timeline: Timeline) -> str:
     for row, position in enumerate(order):
         shapes += _draw_row(timeline.lanes[position], scale, top + row * height, height)
     shapes += _draw_steps(timeline, scale, {name: top + row * height for name, row in row_of.items()}, height)
-    shapes += drawing.legend(bottom + 28, drawing.meanings(timeline))
-    return drawing.page(bottom + 62, timeline, shapes)
+    shapes += drawing.legend(bottom + 36, drawing.meanings(timeline))
+    return drawing.page(bottom + 70, timeline, shapes)
 
 
 def _draw_row(lane: Lane, scale: drawing.Scale, y: float, height: float) -> list[str]:

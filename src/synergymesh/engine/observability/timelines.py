@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.observability.timeline import Course, Timeline, Try, build_timeline
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.workflow.definition import WorkflowDefinition
+from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
 from synergymesh.engine.live import LiveRun
 from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 
@@ -37,8 +37,8 @@ def timeline_of(
         earlier[attempt.component_id].append(
             Try(attempt.number, attempt.status, attempt.started_at, attempt.ended_at, attempt.retry_at)
         )
-    courses = []
-    for position, component in enumerate(definition.components):
+
+    def course(position: int, component: Component, dependencies: tuple[int, ...]) -> Course:
         row = rows.get(component.component_id)
         tries = sorted(earlier.get(component.component_id, ()), key=lambda each: each.number)
         status = row.status if row is not None else ExecutionStatus.RETRYING if tries else ExecutionStatus.PENDING
@@ -52,8 +52,20 @@ def timeline_of(
             if running is not None and not (tries and tries[-1].number >= running.number):
                 tries.append(running)
                 status = ExecutionStatus.RUNNING
-        dependencies = tuple(definition.positions[each.component_id] for each in component.dependencies)
-        courses.append(Course(component.component_id, component.task, status, dependencies, tuple(tries), ended_at))
+        return Course(component.component_id, component.task, status, dependencies, tuple(tries), ended_at)
+
+    courses = [
+        course(position, each, tuple(definition.positions[d.component_id] for d in each.dependencies))
+        for position, each in enumerate(definition.components)
+    ]
+    # what undoes them comes one after the other, the latest first, when everything else has ended
+    before = tuple(range(len(courses)))
+    undoing = enumerate(definition.compensations.items(), len(courses))
+    for position, (_, component) in sorted(undoing, key=lambda each: -_end(rows.get(each[1][0]))):
+        found = course(position, component, before)
+        if found.tries or found.ended_at is not None:
+            before = (len(courses),)
+            courses.append(found)
     return build_timeline(
         record.run_id,
         record.workflow,
@@ -64,6 +76,10 @@ def timeline_of(
         ended_at=record.ended_at,
         now=now,
     )
+
+
+def _end(row: TaskRecord | None) -> Instant:
+    return 0 if row is None or row.ended_at is None else row.ended_at
 
 
 def _running(row: TaskRecord | None, live: LiveRun | None, position: int) -> Try | None:
