@@ -352,9 +352,12 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
 
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
+            UnknownComponent: its workflow has no such task.
         """
         parts = self._running
-        await parts.watching.record_of(run_id, tenant)
+        record = await parts.watching.record_of(run_id, tenant)
+        if task_id is not None:
+            (await parts.versions.load(record.content_hash)).plan.definition.find(task_id)
         outputs = await parts.store.list_outputs(run_id, task_id, tenant)
         return log_views(outputs, self._live(run_id), task_id, self._clock.now())
 

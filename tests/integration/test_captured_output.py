@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, RetryPolicy, current_task, task, workflow
-from synergymesh.errors import UnknownRun
+from synergymesh.cli.app import main
+from synergymesh.errors import UnknownComponent, UnknownRun
 from synergymesh.settings import read_settings
 
 log = logging.getLogger("shop")
@@ -134,8 +135,30 @@ async def test_a_flood_keeps_its_beginning_and_its_end() -> None:
         assert lines[0] == "line 0"
         assert "line 5000" not in lines
         assert sum(len(line) for line in lines) < 70_000
-        assert lines[-1].endswith("were not kept)")
-        assert lines[-2] == "x" * (100_000 % 8_000)
+        (gap,) = [place for place, line in enumerate(lines) if line.endswith("were not kept)")]
+        assert lines[gap - 1] == f"line {gap - 1}", "it stands where lines are missing"
+        assert lines[-1] == "x" * (100_000 % 8_000)
+
+
+def test_the_output_of_a_task_that_the_workflow_does_not_have_is_asked_for_in_vain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = f"sqlite:///{tmp_path}/mesh.db"
+
+    async def make() -> tuple[str, str]:
+        async with Orchestrator(database) as mesh:
+            tenant = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
+            run = await mesh.submit(retried, tenant=tenant)
+            await run.result()
+            (name,) = {line.task_id for line in await mesh.logs(run.id)}
+            with pytest.raises(UnknownComponent, match=f"Did you mean '{name}'"):
+                await mesh.logs(run.id, f"{name}x")
+            return run.id, name
+
+    run_id, name = asyncio.run(make())
+    with pytest.raises(SystemExit) as ended:
+        main(["logs", run_id, f"{name}x", "--database", database])
+    assert (ended.value.code, f"Did you mean '{name}'" in capsys.readouterr().err) == (2, True)
 
 
 async def test_it_can_be_switched_off_and_leaves_the_streams_as_they_were() -> None:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synergymesh.domain.observability.captured import (
+    GAP_SOURCE,
     HEAD_CHARACTERS_MAX,
     LINE_CHARACTERS_MAX,
     LINE_COST,
@@ -29,7 +30,8 @@ def test_the_first_and_the_last_lines_are_kept_and_the_rest_is_counted(lengths: 
     output = CapturedOutput()
     for number, length in enumerate(lengths):
         output.add("stdout", f"{number:04}".ljust(length, "x"), number)
-    kept = output.lines(0)
+    lines = output.lines(0)
+    kept = [line for line in lines if line.source != GAP_SOURCE]
     numbers = [int(line.text[:4]) for line in kept]
     assert numbers == sorted(set(numbers))
     assert len(kept) + output.dropped == len(lengths)
@@ -37,6 +39,7 @@ def test_the_first_and_the_last_lines_are_kept_and_the_rest_is_counted(lengths: 
         assert numbers[-1] == len(lengths) - 1
     if output.dropped:
         gap = next(place for place, number in enumerate(numbers) if number != place)
+        assert lines[gap].text == f"({output.dropped:,} lines were not kept)"
         assert numbers[gap:] == list(range(len(lengths) - len(numbers) + gap, len(lengths)))
     cost = sum(len(line.text) + LINE_COST for line in kept)
     assert cost <= HEAD_CHARACTERS_MAX + TAIL_CHARACTERS_MAX

@@ -180,11 +180,14 @@ class Reading:
 
         Raises:
             UnknownRun: there is none of that id.
+            UnknownComponent: its workflow has no such task.
         """
         from synergymesh.engine.observability.views import log_views
 
-        found = await self.run(run_id)
-        return log_views(await self._reader.list_outputs(found.id, task_id, None))
+        record, definition, _, _ = await self._rows_of(run_id)
+        if task_id is not None:
+            definition.find(task_id)
+        return log_views(await self._reader.list_outputs(record.run_id, task_id, None))
 
 
 @asynccontextmanager

@@ -23,6 +23,10 @@ LINES_MAX = 2 * (TAIL_CHARACTERS_MAX // LINE_COST + 1)
 """Of one write: half of so many lines fill whatever is kept, however short they are."""
 
 
+GAP_SOURCE = "synergymesh"
+"""Where the line comes from that stands for those which are not kept."""
+
+
 class OutputLine(msgspec.Struct, frozen=True, gc=False):
     """Hold a line: when it was written, where (`stdout`, `stderr`, or the level of a log record), and its text."""
 
@@ -85,9 +89,16 @@ class CapturedOutput:
             self.dropped += 1
 
     def lines(self, at: Instant) -> list[OutputLine]:
-        """Give the lines that are kept; lines that are not ended yet count as written at `at`."""
+        """Give the lines that are kept, and where some are missing a line that says so.
+
+        Lines that are not ended yet count as written at `at`.
+        """
         open_lines = [OutputLine(at, source, _storable(text)) for source, text in self._open.items()]
-        return [*self._head, *self._tail, *open_lines]
+        gap = []
+        if self.dropped:
+            since = self._tail[0].at if self._tail else at
+            gap = [OutputLine(since, GAP_SOURCE, f"({self.dropped:,} lines were not kept)")]
+        return [*self._head, *gap, *self._tail, *open_lines]
 
 
 def _storable(text: str) -> str:

@@ -392,23 +392,19 @@ def log_views(
 ) -> list[LogLine]:
     """Give what the attempts of a run have printed, those that are under way included, in the order of time."""
     found = [
-        (record.component_id, record.number, msgspec.json.decode(record.lines, type=list[OutputLine]), record.dropped)
+        (record.component_id, record.number, msgspec.json.decode(record.lines, type=list[OutputLine]))
         for record in outputs
     ]
     for attempt in [] if live is None or live.running is None else live.running.values():
         context = attempt.context
         if context.output is not None and task_id in (None, context.task_id):
-            found.append((context.task_id, attempt.number, context.output.lines(now), context.output.dropped))
+            found.append((context.task_id, attempt.number, context.output.lines(now)))
     lines = []
-    for component_id, number, kept, dropped in found:
+    for component_id, number, kept in found:
         lines += [
             LogLine(task_id=component_id, attempt=number, at=to_datetime(line.at), source=line.source, text=line.text)
             for line in kept
         ]
-        if dropped:
-            said = f"({dropped:,} lines in the middle were not kept)"
-            last = lines[-1]
-            lines.append(LogLine(task_id=component_id, attempt=number, at=last.at, source="synergymesh", text=said))
     return sorted(lines, key=lambda line: line.at)
 
 
