@@ -46,6 +46,7 @@ GOALS: dict[tuple[str, str], tuple[str, float]] = {
     ("enterprise_figures", "median_ms_get_metrics"): ("<=", 5),
     ("enterprise_figures", "median_ms_get_tenant_health"): ("<=", 5),
     ("enterprise_counting", "share_median"): (">=", 0.97),
+    ("tenant_memory", "bytes_per_active_tenant"): ("<=", 10_000),
     ("audit_sealing", "entries_per_second"): (">=", 10_000),
     ("audit_query", "median_ms_last_100"): ("<=", 5),
     ("million_backlog", "peak_mb"): ("<=", 400),

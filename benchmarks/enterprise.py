@@ -6,6 +6,7 @@ Each scenario runs in a process of its own: `python -m benchmarks.enterprise SCE
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sqlite3
 import statistics
@@ -13,15 +14,21 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from benchmarks.engine import WIDE, Figures, _runs
 from benchmarks.scenarios import layered
 from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, TenantTier
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.committer import Entry
+from synergymesh.engine.observability.statistics import HOUR
 from synergymesh.ports.changes import Change, RunCreated, RunFinished, TaskFinished, WorkflowStored
+from synergymesh.ports.clock import SystemClock
+from synergymesh.ports.records import Committed
 
 CALLS = 1_000
 TASKS = 1_000_000
@@ -148,10 +155,80 @@ def _ignore(*_: object) -> None:
     """Count nothing."""
 
 
+ACTIVE_TENANTS = 200
+PER_HOUR = 1_000
+
+
+async def tenant_memory() -> Figures:
+    """Bytes that a tenant takes in memory: idle, and with two hours of work that takes and waits differently long.
+
+    A thousand tasks and runs an hour, whose durations and waits spread by a factor of e around their medians
+    (log-normal), are counted as the engine counts them; the clock goes on by an hour in between.
+    """
+    clock = _LaterClock()
+    async with Orchestrator(":memory:", clock=clock) as mesh:
+        parts = mesh._running
+        dice = Random(1)
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        tenants = [
+            (await mesh.create_tenant(f"tenant {n}", TenantTier.ENTERPRISE)).tenant_id for n in range(ACTIVE_TENANTS)
+        ]
+        idle = await _bytes_per_tenant(mesh, tenants, before)
+        for hour in range(2):
+            clock.hours = hour
+            await parts.statistics.write_in_turns()  # the hour before is over
+            for tenant_id in tenants:
+                _work_an_hour(parts.committer.recorded, parts.neighbours.waited, tenant_id, clock.now(), dice)
+            await parts.statistics.write_in_turns()
+            await parts.committer.drained()
+        active = await _bytes_per_tenant(mesh, tenants, before)
+        tracemalloc.stop()
+    return {"bytes_per_idle_tenant": idle, "bytes_per_active_tenant": active}
+
+
+class _LaterClock(SystemClock):
+    """Tell a time that lies so many hours ahead."""
+
+    hours = 0
+
+    def now(self) -> int:
+        return super().now() + self.hours * HOUR
+
+
+def _work_an_hour(
+    recorded: Callable[[Any, Any], None],
+    waited: Callable[[str, int, int], None],
+    tenant_id: str,
+    now: int,
+    dice: Random,
+) -> None:
+    done = Committed(None)
+    for _ in range(PER_HOUR):
+        began = now - int(dice.lognormvariate(11.5, 1) * 1_000)
+        unit: list[Change] = [
+            RunCreated("run-1", tenant_id, "w", "h", b"{}", None, 0, 0, began),
+            TaskFinished("run-1", "a", tenant_id, ExecutionStatus.SUCCESS, 1, began, now, b"null", None),
+            RunFinished("run-1", tenant_id, ExecutionStatus.SUCCESS, began, now, None, None),
+        ]
+        recorded([Entry(unit, _ignore, False)], [done])
+        waited(tenant_id, int(dice.lognormvariate(8, 1) * 1_000), 1)
+
+
+async def _bytes_per_tenant(mesh: Orchestrator, tenants: list[str], before: int) -> float:
+    await mesh._running.committer.drained()
+    for weight in (3, 4):  # small commits: what was written last stays with its writer until something else is
+        await mesh.set_weight(tenants[0], weight)
+    gc.collect()
+    return (tracemalloc.get_traced_memory()[0] - before) / len(tenants)
+
+
 SCENARIOS: dict[str, Callable[[], Coroutine[Any, Any, Figures]]] = {
     "enterprise_calls": calls,
     "enterprise_figures": figures,
     "enterprise_counting": counting,
+    "tenant_memory": tenant_memory,
 }
 
 if __name__ == "__main__":

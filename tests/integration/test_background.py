@@ -90,7 +90,7 @@ BROKEN: list[tuple[str, Callable[[Any], tuple[Any, str]]]] = [
     ("charges of long tasks", lambda parts: (parts.maintenance._scheduler, "correct_long")),
     ("neighbours", lambda parts: (parts.neighbours, "count")),
     ("limit hits", lambda parts: (parts.maintenance._limit_hits, "flush")),
-    ("statistics", lambda parts: (parts.statistics, "write")),
+    ("statistics", lambda parts: (parts.statistics, "write_in_turns")),
     ("learnt durations", lambda parts: (parts.maintenance, "record_learnt")),
     ("alerts", lambda parts: (parts.alerts, "look")),
     ("overdue runs", lambda parts: (parts.store, "list_overdue_runs")),

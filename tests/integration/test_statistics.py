@@ -7,8 +7,10 @@ import pytest
 
 from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, task, workflow
 from synergymesh.domain.observability.tallies import Tally
+from synergymesh.engine.observability import statistics as statistics_module
 from synergymesh.engine.observability.statistics import HOUR
 from synergymesh.errors import RunFailed
+from synergymesh.ports.changes import StatisticCounted
 from synergymesh.ports.clock import SystemClock
 
 failures_left = 0
@@ -129,6 +131,74 @@ async def test_a_span_counts_the_hours_that_lie_in_it(tmp_path: Path) -> None:
         twice = {measure: 2 * count for measure, count in EXPECTED.items()}
         assert counts(await statistics.since(tenant.tenant_id, 24 * 3_600)) == twice
         assert counts(statistics.of(tenant.tenant_id)) == twice
+
+
+async def test_waits_are_counted_until_the_very_end(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/mesh.db"
+    async with Orchestrator(database) as mesh:
+        tenant_id = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
+        await do_some_work(mesh, tenant_id)
+    async with Orchestrator(database, workflows=[sums, fragile]) as mesh:
+        tally = mesh._running.statistics.of(tenant_id)
+        assert tally.wait.count == tally.duration.count + tally.count("retried")
+
+
+async def test_runs_are_counted_with_how_long_they_took(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/mesh.db"
+    async with Orchestrator(database) as mesh:
+        tenant = await mesh.create_tenant("Acme", "enterprise")
+        await do_some_work(mesh, tenant.tenant_id)
+        took = mesh._running.statistics.of(tenant.tenant_id).run_duration
+        assert took.count == 5
+        assert took.sum > 0
+    async with Orchestrator(database, workflows=[sums, fragile]) as mesh:
+        again = mesh._running.statistics.of(tenant.tenant_id).run_duration
+        assert (again.counts, again.sum) == (took.counts, took.sum)
+
+
+async def test_an_hour_that_an_earlier_version_recorded_with_a_sum_in_each_bucket_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    database = f"sqlite:///{tmp_path}/mesh.db"
+    async with Orchestrator(database) as mesh:
+        tenant_id = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
+        hour = mesh._clock.now() // HOUR
+        rows = [StatisticCounted(tenant_id, hour, "duration", bucket, 2, 100) for bucket in (9, 12)]
+        await mesh._running.committer.record(rows)
+    for _ in range(2):  # the first one writes them anew
+        async with Orchestrator(database) as mesh:
+            statistics = mesh._running.statistics
+            statistics.write()
+            await mesh._running.committer.drained()
+            assert statistics.of(tenant_id).duration.sum == 200
+            assert (await statistics.since(tenant_id, 3_600)).duration.sum == 200
+
+
+async def test_many_tenants_are_written_in_turns_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics_module, "KEYS_PER_TURN", 3)
+    monkeypatch.setattr(statistics_module, "TENANTS_PER_TURN", 2)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with Orchestrator(":memory:") as mesh:
+        statistics = mesh._running.statistics
+        tenants = [(await mesh.create_tenant(f"tenant {n}")).tenant_id for n in range(10)]
+        for tenant_id in tenants:
+            statistics.waited(tenant_id, 5_000_000, 3)
+        busy = asyncio.create_task(others())
+        await statistics.write_in_turns()
+        busy.cancel()
+        assert turns >= 5  # somebody else had a turn between two of them
+        await mesh._running.committer.drained()
+        hour = mesh._clock.now() // HOUR
+        found = await mesh._running.store.list_statistics(None, since_hour=hour)
+        assert {record.tenant_id for record in found} == set(tenants)
+        assert sum(record.count for record in found) == 30
 
 
 async def test_a_deleted_tenant_is_not_counted_any_more(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ class Committer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))]
-            await self._write(batch)
+            # not kept in a name: what was written last would stay in memory until something else comes
+            await self._write([waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))])
             if not self.is_full:
                 self._room.set()
                 with self._background.guard("what follows room for more"):

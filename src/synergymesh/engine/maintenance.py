@@ -95,6 +95,7 @@ class Maintenance:
 
     def record_everything(self) -> None:
         """Write down what was learnt and counted; at the end."""
+        self._neighbours.count()  # what started since the last tick has waited, too
         self.record_learnt()
         self._statistics.write()
         self._limit_hits.close(self._clock.now())
@@ -137,7 +138,7 @@ class Maintenance:
             self._limit_hits.flush(self._clock.now())
         if self._is_due(COUNT_TICKS):
             with guard("statistics"):
-                self._statistics.write()
+                await self._statistics.write_in_turns()
         if self._is_due(LEARN_TICKS):
             with guard("learnt durations"):
                 self.record_learnt()

@@ -186,7 +186,7 @@ class Monitoring:
     def figures(self) -> MeshFigures:
         """Give everything that is counted."""
         now = self._clock.now()
-        tallies = dict(self._statistics.by_tenant())
+        tallies = self._statistics.by_tenant()
         tenants = [
             TenantFigures(
                 tenant_id=view.tenant_id,
