@@ -33,10 +33,12 @@ from synergymesh.engine.observability.views import (
     summary,
     task_views,
 )
-from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut, StoreCorrupt
+from synergymesh.engine.stored import naming_damage, version_of
+from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.mesh_control import MeshControl
+from synergymesh.ports.changes import RunFinished
 from synergymesh.ports.clock import Clock, SystemClock
 from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 from synergymesh.ports.store import Store
@@ -145,12 +147,13 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             for executor in parts.executors.values():
                 await executor.start()
             parts.committer.start()
-            await parts.tenants.load()
-            await parts.admission.load()
-            await parts.circuits.load()
-            await parts.statistics.load()
-            await parts.pausing.load()
-            await parts.recovery.run()
+            with naming_damage(store, LookupError, ValueError, AssertionError):
+                await parts.tenants.load()
+                await parts.admission.load()
+                await parts.circuits.load()
+                await parts.statistics.load()
+                await parts.pausing.load()
+                await parts.recovery.run()
             if self._execute:
                 parts.dispatcher.start()
             parts.maintenance.start()
@@ -304,7 +307,8 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         """
         record, definition, tasks, attempts = await self._rows_of(run_id, tenant)
         live = self._live(run_id)
-        return run_view(record, live, task_views(definition, tasks, attempts, live), problem=self._problem(record))
+        with naming_damage(self._database, LookupError):
+            return run_view(record, live, task_views(definition, tasks, attempts, live), problem=self._problem(record))
 
     async def timeline(self, run_id: str, *, tenant: str | None = None) -> Timeline:
         """Say where the time of a run went: every attempt, every wait with its reason, the critical path as it was.
@@ -319,7 +323,8 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             UnknownRun: there is none of that id that this tenant may see.
         """
         record, definition, tasks, attempts = await self._rows_of(run_id, tenant)
-        return timeline_of(record, definition, tasks, attempts, self._clock.now(), self._live(run_id))
+        with naming_damage(self._database, LookupError):
+            return timeline_of(record, definition, tasks, attempts, self._clock.now(), self._live(run_id))
 
     async def _rows_of(
         self, run_id: str, tenant: str | None
@@ -327,9 +332,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         """Give all that is recorded of a run, as it was at one moment."""
         parts = self._running
         record = await parts.watching.record_of(run_id, tenant)
-        workflow = await parts.store.get_workflow(record.content_hash)
-        if workflow is None:
-            raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
+        workflow = await version_of(parts.store, record.content_hash)
         while True:
             tasks = await parts.store.list_tasks([run_id], tenant)
             attempts = await parts.store.list_attempts([run_id], tenant)
@@ -388,7 +391,8 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         records = await parts.store.list_runs(
             tenant_id=tenant, statuses=_statuses(status), workflow=workflow, before=cursor, limit=limit
         )
-        return [run_view(record, self._live(record.run_id), problem=self._problem(record)) for record in records]
+        with naming_damage(self._database):
+            return [run_view(record, self._live(record.run_id), problem=self._problem(record)) for record in records]
 
     async def count_open_runs(self, tenant: str | None = None) -> int:
         """Count the runs that are not final.
@@ -425,23 +429,8 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         """Wait until a run is final and give what its workflow returned; see `RunHandle.result`."""
         ending = self._running.watching.end_of(run_id, tenant)
         end = await (ending if timeout is None else asyncio.wait_for(ending, timeout))
-        if end.status is ExecutionStatus.CANCELLED:
-            raise RunCancelled(f"{run_id} was cancelled.", run_id=run_id)
-        if end.status is ExecutionStatus.TIMEOUT:
-            errors = errors_of(end.error)
-            raise RunTimedOut(
-                f"{run_id} timed out: {errors.get('') or summary(errors)}",
-                run_id=run_id,
-                errors={component_id: str(error) for component_id, error in errors.items() if component_id},
-            )
-        if end.status not in (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL):
-            errors = errors_of(end.error)
-            raise RunFailed(
-                f"{run_id} failed: {summary(errors)}",
-                run_id=run_id,
-                errors={component_id: str(error) for component_id, error in errors.items()},
-            )
-        return None if end.result is None else decode(end.result)
+        with naming_damage(self._database):
+            return _returned(run_id, end)
 
     def events_of(self, run_id: str, *, tenant: str | None = None) -> AsyncIterator[RunEvent]:
         """Follow a run; see `RunHandle.events`."""
@@ -487,3 +476,24 @@ def _statuses(status: ExecutionStatus | str | Sequence[ExecutionStatus | str]) -
     except ValueError as error:
         known = ", ".join(s.value for s in ExecutionStatus)
         raise InvalidRequest(f"status must be one of {known}: {error}.", field="status") from None
+
+
+def _returned(run_id: str, end: RunFinished) -> Any:
+    """Give what a run's workflow returned, or raise what it ended as."""
+    if end.status is ExecutionStatus.CANCELLED:
+        raise RunCancelled(f"{run_id} was cancelled.", run_id=run_id)
+    if end.status is ExecutionStatus.TIMEOUT:
+        errors = errors_of(end.error)
+        raise RunTimedOut(
+            f"{run_id} timed out: {errors.get('') or summary(errors)}",
+            run_id=run_id,
+            errors={component_id: str(error) for component_id, error in errors.items() if component_id},
+        )
+    if end.status not in (ExecutionStatus.SUCCESS, ExecutionStatus.PARTIAL):
+        errors = errors_of(end.error)
+        raise RunFailed(
+            f"{run_id} failed: {summary(errors)}",
+            run_id=run_id,
+            errors={component_id: str(error) for component_id, error in errors.items()},
+        )
+    return None if end.result is None else decode(end.result)

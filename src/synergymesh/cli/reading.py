@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.tenants import Tenant
-from synergymesh.errors import InvalidRequest, StoreCorrupt, StoreUnavailable, UnknownRun, UnknownTenant
+from synergymesh.errors import InvalidRequest, StoreUnavailable, UnknownRun, UnknownTenant
 
 if TYPE_CHECKING:
     from synergymesh.domain.graphs.graph import Graph
@@ -117,6 +117,7 @@ class Reading:
         self, run_id: str
     ) -> tuple[RunRecord, WorkflowDefinition, list[TaskRecord], list[AttemptRecord]]:
         from synergymesh.domain.workflow.definition import WorkflowDefinition
+        from synergymesh.engine.stored import version_of
 
         if run_id == LAST:
             newest = await self._reader.list_runs(tenant_id=None, limit=1)
@@ -126,9 +127,7 @@ class Reading:
         if record is None:
             raise UnknownRun(run_id)
         run_id = record.run_id
-        workflow = await self._reader.get_workflow(record.content_hash)
-        if workflow is None:
-            raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
+        workflow = await version_of(self._reader, record.content_hash)
         return (
             record,
             WorkflowDefinition.from_json(workflow.definition),

@@ -13,7 +13,8 @@ from synergymesh.domain.scheduling.limits import Request
 from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.domain.workflow.plan import Plan
 from synergymesh.engine.recently_used import RecentlyUsed
-from synergymesh.errors import StoreCorrupt, SynergyMeshError
+from synergymesh.engine.stored import version_of
+from synergymesh.errors import SynergyMeshError
 from synergymesh.ports.changes import WorkflowStored
 from synergymesh.ports.store import Store
 from synergymesh.workflows.direct_tasks import DIRECT
@@ -138,14 +139,12 @@ class Versions:
         """Give a stored version; its `problem` says so if its functions cannot be found.
 
         Raises:
-            StoreCorrupt: the store has no such version.
+            StoreCorrupt: the store has no such version, or another definition than the one that was stored.
         """
         version = self._versions.get(content_hash)
         if version is not None:
             return version
-        record = await self._store.get_workflow(content_hash)
-        if record is None:
-            raise StoreCorrupt(f"the database has runs of the workflow version {content_hash}, but not the version.")
+        record = await version_of(self._store, content_hash)
         definition = WorkflowDefinition.from_json(record.definition)
         version = Version(Plan(definition, self._default_policy, self._default_request), record.source, stored=True)
         self._versions[content_hash] = version

@@ -54,6 +54,11 @@ class Store(AuditLog, AuditKeeping, Protocol):
     that nothing of the call is known to be recorded and that it may be repeated as it is.
     """
 
+    @property
+    def name(self) -> str:
+        """Give what errors call it: a path, mostly."""
+        ...
+
     async def open(self) -> None:
         """Take the database for this process alone, create or migrate its schema.
 
@@ -179,7 +184,11 @@ class Store(AuditLog, AuditKeeping, Protocol):
         ...
 
     async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
-        """Give one version of a workflow."""
+        """Give one version of a workflow.
+
+        Raises:
+            StoreCorrupt: the SHA-256 of its definition is not its content hash.
+        """
         ...
 
     async def get_run(self, run_id: str, tenant_id: str | None) -> RunRecord | None:

@@ -6,6 +6,7 @@ Python's sqlite3 may wait for the interpreter lock at every row otherwise (up to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 
 from synergymesh.domain.fault_tolerance.breaker import BreakerState
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
+from synergymesh.errors import StoreCorrupt
 from synergymesh.ports.records import (
     AttemptRecord,
     BreakerRecord,
@@ -232,8 +234,17 @@ def list_breakers(connection: sqlite3.Connection, tenant_id: str | None) -> list
 
 
 def get_workflow(connection: sqlite3.Connection, content_hash: str) -> WorkflowRecord | None:
-    """Give one version of a workflow."""
-    return next(iter(_WORKFLOW.run(connection, {"content_hash": content_hash})), None)
+    """Give one version of a workflow.
+
+    Raises:
+        StoreCorrupt: its definition is not the one that was stored.
+    """
+    record = next(iter(_WORKFLOW.run(connection, {"content_hash": content_hash})), None)
+    if record is not None and hashlib.sha256(record.definition).hexdigest() != content_hash:
+        raise StoreCorrupt(
+            f"the definition of the workflow version {content_hash} has changed since it was stored. Restore a backup."
+        )
+    return record
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

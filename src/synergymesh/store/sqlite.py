@@ -105,6 +105,11 @@ class _ReadVerbs(AuditKeepingReads):
     _reads: _Lane | None = None
     _where: str
 
+    @property
+    def name(self) -> str:
+        """Give what errors call it."""
+        return self._where
+
     async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._reads is None:
             raise _not_open(self._where)

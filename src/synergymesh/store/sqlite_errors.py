@@ -43,6 +43,8 @@ def translate(error: Exception, where: str) -> Exception:
         return _translate_sqlite(error, where)
     if isinstance(error, SQLAlchemyError):
         return StoreError(f"{where}: {error}")
+    if isinstance(error, UnicodeDecodeError):
+        return StoreCorrupt(f"{where} is damaged: a text in it is none ({error}). Restore it from a backup.")
     if isinstance(error, UnicodeError):
         return InvalidRequest(f"a text cannot be stored or looked for: {error}. Leave lone surrogates out.")
     if isinstance(error, MemoryError):  # what sqlite3 raises in place of SQLITE_NOMEM

@@ -28,6 +28,7 @@ from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,
+    HASH,
     S,
     attempt_failed,
     created,
@@ -149,7 +150,7 @@ class AuditContract:
             "actor": "user/alice",
             "at": 2_000,
             "details": {
-                "content_hash": "0" * 64, "input_bytes": 2, "not_before": 0, "priority": 0, "workflow": "checkout",
+                "content_hash": HASH, "input_bytes": 2, "not_before": 0, "priority": 0, "workflow": "checkout",
             },
             "entity": "run/run-1",
             "origin": {"on_behalf_of": "user/bob", "request_id": "r-1", "source": "http"},

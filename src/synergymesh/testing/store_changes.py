@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from synergymesh.domain.states import ExecutionStatus
@@ -23,7 +24,10 @@ from synergymesh.ports.store import Store
 S = ExecutionStatus
 ACME = "tenant-acme"
 BETA = "tenant-beta"
-HASH = "0" * 64
+DEFINITION = b'{"components": []}'
+OTHER_DEFINITION = b'{"components": ["other"]}'
+HASH = sha256(DEFINITION).hexdigest()
+OTHER = sha256(OTHER_DEFINITION).hexdigest()
 
 MakeStore = Callable[[], Store]
 
@@ -44,7 +48,7 @@ def workflow(content_hash: str = HASH, **fields: Any) -> WorkflowStored:
     """Make a workflow version."""
     given: dict[str, Any] = {
         "workflow": "checkout",
-        "definition": b'{"components": []}',
+        "definition": OTHER_DEFINITION if content_hash == OTHER else DEFINITION,
         "source": None,
         "created_at": 1_000,
     }

@@ -11,12 +11,13 @@ class TestMyStore(StoreContract):
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from itertools import pairwise
 
 import pytest
 
 from synergymesh.domain.states import ATTEMPT_STATUSES, ExecutionStatus, TenantStatus
-from synergymesh.errors import NotRunning
+from synergymesh.errors import NotRunning, StoreCorrupt
 from synergymesh.ports.changes import RunStarted, TenantStatusChanged
 from synergymesh.ports.records import AttemptRecord, Committed, Refused, RunRecord, TenantRecord, WorkflowRecord
 from synergymesh.ports.store import Store
@@ -28,6 +29,7 @@ from synergymesh.testing.store_changes import (
     ACME,
     BETA,
     HASH,
+    OTHER,
     MakeStore,
     S,
     attempt_failed,
@@ -156,7 +158,8 @@ class StoreContract(
         ids=["empty", "spaces and doubles", "unicode", "1 MB", "null"],
     )
     async def test_payloads_come_back_byte_for_byte(self, store: Store, payload: bytes) -> None:
-        await record(store, tenant("tenant-quota", quota=payload), workflow("1" * 64, definition=payload))
+        content_hash = sha256(payload).hexdigest()
+        await record(store, tenant("tenant-quota", quota=payload), workflow(content_hash, definition=payload))
         await record(store, created("run-1", input=payload), task_finished("run-1", "a", result=payload, error=payload))
         await record(store, task_finished("run-1", "b", result=None), attempt_failed("run-1", "a", error=payload))
         await record(store, finished("run-1", result=payload, error=payload))
@@ -166,7 +169,7 @@ class StoreContract(
         assert [(task.result, task.error) for task in tasks] == [(payload, payload), (None, None)]
         assert [attempt.error for attempt in await store.list_attempts(["run-1"])] == [payload]
         assert payload in [found.quota for found in await store.list_tenants()]
-        version = await store.get_workflow("1" * 64)
+        version = await store.get_workflow(content_hash)
         assert version is not None
         assert version.definition == payload
 
@@ -276,6 +279,11 @@ class StoreContract(
         assert await store.get_workflow(HASH) == WorkflowRecord(
             HASH, "checkout", b'{"components": []}', "shop:checkout"
         )
+
+    async def test_a_definition_that_is_not_the_one_of_its_hash_is_damage(self, store: Store) -> None:
+        await record(store, workflow(OTHER, definition=b'{"components": [1]}'))
+        with pytest.raises(StoreCorrupt, match=f"(?s){OTHER}"):
+            await store.get_workflow(OTHER)
 
     async def test_tenants_are_listed_oldest_first(self, store: Store) -> None:
         await record(store, tenant("tenant-zero", created_at=1, tenant_name="Zéro", tier="enterprise", quota=b"[]"))

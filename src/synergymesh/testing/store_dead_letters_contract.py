@@ -10,6 +10,7 @@ from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import (
     ACME,
     BETA,
+    HASH,
     S,
     created,
     everything,
@@ -54,7 +55,7 @@ class DeadLettersContract:
             component_id="a",
             tenant_id=ACME,
             workflow="checkout",
-            content_hash="0" * 64,
+            content_hash=HASH,
             run_status="failed",
             status=S.FAILED,
             attempt=1,

@@ -13,6 +13,7 @@ from synergymesh.testing.store_changes import (
     ACME,
     BETA,
     HASH,
+    OTHER,
     S,
     attempt_failed,
     created,
@@ -132,32 +133,32 @@ class HousekeepingContract:
         assert await store.commit([[created("run-2", idempotency_key="k")]]) == [Committed()]
 
     async def test_a_version_is_unused_when_no_run_has_it(self, store: Store) -> None:
-        await record(store, workflow("1" * 64), workflow("2" * 64), created("run-1", content_hash="1" * 64))
+        await record(store, workflow(OTHER), workflow("2" * 64), created("run-1", content_hash=OTHER))
         assert await self.find(store, 100) == sorted([HASH, "2" * 64])
         assert await store.forget_workflows([HASH, "2" * 64]) == 2
         assert await store.get_workflow(HASH) is None
-        assert await store.get_workflow("1" * 64) is not None
+        assert await store.get_workflow(OTHER) is not None
         assert await self.find(store, 100) == []
 
     async def test_a_version_that_is_used_since_is_not_forgotten(self, store: Store) -> None:
         await store.commit([[created(f"run-{n}")] for n in range(4)])
-        await record(store, workflow("1" * 64))
+        await record(store, workflow(OTHER))
         assert await store.find_unused_workflows(2) is None
-        await record(store, created("run-5", content_hash="1" * 64))
+        await record(store, created("run-5", content_hash=OTHER))
         unused = await self.find(store, 2)
-        assert await store.forget_workflows([*unused, "1" * 64]) == 0
-        assert await store.get_workflow("1" * 64) is not None
+        assert await store.forget_workflows([*unused, OTHER]) == 0
+        assert await store.get_workflow(OTHER) is not None
         assert await self.find(store, 2) == []
 
     async def test_a_version_whose_run_takes_the_place_of_a_pruned_one_is_not_forgotten(self, store: Store) -> None:
         await record(store, created("run-1"), finished("run-1", ended_at=1))
-        await record(store, workflow("1" * 64))
+        await record(store, workflow(OTHER))
         assert await store.find_unused_workflows(1) is None
         await store.prune_runs(["run-1"], ended_before=2, limit=10)
-        await record(store, created("run-2", content_hash="1" * 64))
+        await record(store, created("run-2", content_hash=OTHER))
         unused = await self.find(store, 1)
         assert await store.forget_workflows(unused) == 0
-        assert await store.get_workflow("1" * 64) is not None
+        assert await store.get_workflow(OTHER) is not None
 
     async def test_a_forgotten_version_can_come_again(self, store: Store) -> None:
         assert await store.forget_workflows(await self.find(store, 10)) == 1

@@ -16,8 +16,9 @@ from synergymesh.domain.workflow.templates import compile_arguments, references
 from synergymesh.engine.observability.events import error_of
 from synergymesh.engine.observability.views import Attempt, attempt_view
 from synergymesh.engine.recovery import QUARANTINED
-from synergymesh.errors import InvalidRequest, StoreCorrupt, UnknownDeadLetter
-from synergymesh.ports.records import AttemptRecord, DeadLetterRecord, RunRecord, TaskRecord, WorkflowRecord
+from synergymesh.engine.stored import Versioned, version_of
+from synergymesh.errors import InvalidRequest, UnknownDeadLetter
+from synergymesh.ports.records import AttemptRecord, DeadLetterRecord, RunRecord, TaskRecord
 
 PAGE_MAX = 1_000
 """Dead letters of one page: a traceback has up to 16,000 characters, so a page has at most some 20 MB."""
@@ -70,7 +71,7 @@ class DeadLetter:
     failures: tuple[Attempt, ...] = ()
 
 
-class Reads(Protocol):
+class Reads(Versioned, Protocol):
     """What is read of a store here, with the arguments of `Store`; whoever only reads a database has it too."""
 
     @property
@@ -81,9 +82,6 @@ class Reads(Protocol):
 
     @property
     def get_run(self) -> Callable[..., Awaitable[RunRecord | None]]: ...
-
-    @property
-    def get_workflow(self) -> Callable[..., Awaitable[WorkflowRecord | None]]: ...
 
     @property
     def list_tasks(self) -> Callable[..., Awaitable[list[TaskRecord]]]: ...
@@ -144,11 +142,9 @@ async def look_into(store: Reads, record: DeadLetterRecord) -> DeadLetter:
     """
     run_id, tenant_id = record.run_id, record.tenant_id
     run = await store.get_run(run_id, tenant_id)
-    workflow = await store.get_workflow(record.content_hash)
     if run is None:
         raise UnknownDeadLetter(_id_of(record))
-    if workflow is None:
-        raise StoreCorrupt(f"the database has {run_id}, but not its workflow version {record.content_hash}.")
+    workflow = await version_of(store, record.content_hash)
     definition = WorkflowDefinition.from_json(workflow.definition)
     component = definition.find(record.component_id)
     values = [*component.args, *component.kwargs.values()]

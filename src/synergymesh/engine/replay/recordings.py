@@ -16,8 +16,9 @@ from synergymesh.domain.simulation import PlannedRun, PlannedTask
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.domain.workflow.plan import Plan
-from synergymesh.errors import InvalidRequest, StoreCorrupt
-from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord, WorkflowRecord
+from synergymesh.engine.stored import Versioned, version_of
+from synergymesh.errors import InvalidRequest
+from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
 
 TASKS_MAX = 1_000_000
 """Tasks of one replay: some hundred megabytes, and about a minute."""
@@ -29,12 +30,8 @@ SECONDS_MAX = 10 * 366 * 86_400
 """Ten years: of a declared task, and of a declared workload."""
 
 
-class RecordReader(Protocol):
+class RecordReader(Versioned, Protocol):
     """What is needed of a store, or of a reader of its file."""
-
-    async def get_workflow(self, content_hash: str) -> WorkflowRecord | None:
-        """Give one version of a workflow."""
-        ...
 
     async def list_runs(
         self,
@@ -133,9 +130,7 @@ class Recordings:
     async def _plan(self, content_hash: str) -> Plan:
         plan = self._plans.get(content_hash)
         if plan is None:
-            record = await self._reader.get_workflow(content_hash)
-            if record is None:
-                raise StoreCorrupt(f"the database has runs of the version {content_hash}, but not the version.")
+            record = await version_of(self._reader, content_hash)
             definition = WorkflowDefinition.from_json(record.definition)
             plan = self._plans[content_hash] = Plan(definition, DEFAULT_RETRY, self._default_request)
         return plan
