@@ -259,6 +259,7 @@ EXEMPT: Mapping[str, str] = MappingProxyType(
         "lingering": _OPERATOR,
         "list_tenants": _OPERATOR,
         "metrics_text": _OPERATOR,
+        "modify_quota": _NAMES_ITS_TENANT,
         "neighbours": _OPERATOR,
         "overview": _OPERATOR,
         "pause_workflow": _NAMES_ITS_TENANT,
