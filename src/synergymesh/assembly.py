@@ -257,6 +257,7 @@ def assemble(
 
     tenants.removed = tenant_removed
     auditing = assemble_auditing(store, settings, committer, tenants, clock)
+    monitoring.signing_trouble = lambda: auditing.checkpoints.trouble
     return Parts(
         store=store,
         executors=executors,

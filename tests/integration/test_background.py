@@ -216,6 +216,30 @@ def test_a_database_without_memory_is_said_and_written_again_and_again() -> None
     assert "there is not enough memory. Free some and try again. False" in ended.stdout, ended.stderr
 
 
+async def test_the_metrics_the_alerts_and_the_doctor_tell_of_an_audit_log_that_cannot_be_signed(
+    open_mesh: OpenMesh, tmp_path: Path
+) -> None:
+    async with open_mesh() as mesh:
+        await mesh.create_tenant("Acme")
+    key = tmp_path / "mesh.db.audit" / "key.pem"
+    key.chmod(0o644)
+    async with open_mesh() as mesh:
+        parts: Any = mesh._parts
+        assert "synergymesh_audit_signed 1.0" in await mesh.metrics_text()
+        await parts.auditing.checkpoints.write_if_possible()
+        parts.alerts.look()
+        assert "synergymesh_audit_signed 0.0" in await mesh.metrics_text()
+        (told,) = await mesh.alerts()
+        assert (told.kind, told.tenant_id) == ("audit_log_not_signed", None)
+        assert "0644" in told.summary
+        found = {each.subject: each for each in await examine(str(tmp_path / "mesh.db"), SystemClock().now())}
+        assert found["alert audit_log_not_signed"].level is Level.WRONG
+        assert "chmod 600" in found["alert audit_log_not_signed"].said
+        key.chmod(0o600)
+        await parts.auditing.checkpoints.write_if_possible()
+        assert "synergymesh_audit_signed 1.0" in await mesh.metrics_text()
+
+
 async def test_the_metrics_the_alerts_and_the_doctor_tell_of_an_error_inside(
     open_mesh: OpenMesh, tmp_path: Path
 ) -> None:

@@ -104,6 +104,35 @@ async def test_trouble_with_the_key_is_kept_and_ends(tmp_path: Path) -> None:
     assert made.last is not None
 
 
+@pytest.mark.parametrize(
+    "garbage", [b"x\n", b"\xff\x00\n", b"{}\n", b"[1]\n", b'{"checkpoint":7,"heads":[]}\n', b"\n", b"torn"]
+)
+async def test_a_line_that_is_no_record_keeps_nothing_from_being_signed_and_delivered(
+    tmp_path: Path, garbage: bytes
+) -> None:
+    file = await publish(tmp_path, 2)
+    good = [line for _, line in file.lines()]
+    with file.path.open("ab") as end:
+        end.write(garbage)
+    heads = Heads()
+    heads.heads = {"": 3}
+    made = checkpoints(heads, tmp_path)
+    await made.write_if_possible()
+    assert made.trouble is None
+    assert made.last is not None
+    assert made.last.number == 3
+    lines = [line for _, line in file.lines()]
+    assert lines[:2] == good
+    assert intact([*good, lines[-1]], load(tmp_path / "key.pem").public), "it follows the last good one"
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    follower = Follower(file, DirectorySink(target))
+    follower.start()
+    follower.close()
+    assert follower.failures == 0
+    assert read_checkpoint_lines(target) == [*good, lines[-1]]
+
+
 async def test_checkpoints_of_another_log_are_not_continued(tmp_path: Path) -> None:
     heads = Heads()
     heads.heads = {"": 1}

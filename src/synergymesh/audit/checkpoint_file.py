@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,14 +64,25 @@ class CheckpointFile:
     def last_checkpoint(self) -> SignedCheckpoint | None:
         """Give the newest checkpoint; None when there is none.
 
-        Raises:
-            ValueError: the newest line is no record.
+        Lines that are no record are stepped over: they must not keep new checkpoints from being written behind them.
+        `verify` reports them.
         """
         for line in self._lines_from_the_end():
-            record = read_record(line)
-            if isinstance(record, SignedCheckpoint):
-                return record
+            with contextlib.suppress(ValueError):
+                record = read_record(line)
+                if isinstance(record, SignedCheckpoint):
+                    return record
         return None
+
+    def check_end(self) -> None:
+        """Look at the newest line.
+
+        Raises:
+            ValueError: it is no record.
+        """
+        for line in self._lines_from_the_end():
+            read_record(line)
+            return
 
     def links(self) -> list[SignedLink]:
         """Give all links between keys, oldest first; lines that are no record are left out."""

@@ -110,7 +110,6 @@ class Checkpoints:
         Raises:
             AuditKeyError: the key cannot be used.
             OSError: the file cannot be written.
-            ValueError: the end of the file is no checkpoint.
             StoreError: the heads cannot be read, or a new key cannot be recorded.
         """
         file = self.file

@@ -63,11 +63,12 @@ async def measure_lag(
     Raises:
         StoreError: the log cannot be read.
         OSError: the file cannot be read.
-        ValueError: the end of the file is no checkpoint.
+        ValueError: the end of the file is no record.
     """
     if file is None:
         extent = await log.get_audit_extent(0)
         return AuditLag(entries=extent.entries, unsigned=0, unsigned_seconds=0.0, checkpoint=0, sinks=())
+    await asyncio.to_thread(file.check_end)
     newest = await asyncio.to_thread(file.last_checkpoint)
     signed = 0 if newest is None else newest.checkpoint.entries
     extent = await log.get_audit_extent(signed)

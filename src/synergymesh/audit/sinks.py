@@ -64,8 +64,12 @@ class DirectorySink:
         self._path = path
 
     def deliver(self, line: bytes) -> None:
-        """Write the file, durably, unless it is there with the same content."""
-        record = read_record(line)
+        """Write the file, durably, unless it is there with the same content; a line that is no record is left out."""
+        try:
+            record = read_record(line)
+        except ValueError as error:
+            log.warning("a line of the checkpoints is no record and is not delivered", sink=self.name, error=str(error))
+            return
         if isinstance(record, SignedCheckpoint):
             target = self._path / f"checkpoint-{record.checkpoint.number:012}.json"
         else:

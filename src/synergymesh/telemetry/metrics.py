@@ -129,6 +129,9 @@ class _Families(Collector):
         yield GaugeMetricFamily(
             "synergymesh_database_writable", "1 unless the database could not be written last.", figures.is_writable
         )
+        yield GaugeMetricFamily(
+            "synergymesh_audit_signed", "1 unless the audit log could not be signed last.", figures.is_signed
+        )
         faults = CounterMetricFamily(
             "synergymesh_internal_errors",
             "Errors inside of SynergyMesh, by the work in which they were.",

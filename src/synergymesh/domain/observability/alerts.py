@@ -31,8 +31,8 @@ class Condition:
     """Describe something that is wrong now.
 
     Attributes:
-        kind: a stable name: database_not_writable, internal_error, tenant_failing, tenant_degraded,
-            error_budget_burns.
+        kind: a stable name: database_not_writable, audit_log_not_signed, internal_error, tenant_failing,
+            tenant_degraded, error_budget_burns.
         tenant_id: whose, None for the mesh's.
         severity: how bad it is.
         summary: in one line, for people.

@@ -63,6 +63,10 @@ class Alerts:
         if trouble is not None:
             summary = f"the database cannot be written: {trouble}"
             yield Condition(kind="database_not_writable", tenant_id=None, severity=Severity.CRITICAL, summary=summary)
+        unsigned = self._monitoring.signing_trouble()
+        if unsigned is not None:
+            summary = f"the audit log cannot be signed, so what is recorded is not proved by anything: {unsigned}"
+            yield Condition(kind="audit_log_not_signed", tenant_id=None, severity=Severity.CRITICAL, summary=summary)
         recent = self._background.recent
         if recent:
             told = "; ".join(f"{work}: {fault.error}" for work, fault in sorted(recent.items()))

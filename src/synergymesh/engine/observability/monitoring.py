@@ -115,6 +115,7 @@ class MeshFigures:
         starts, dispatch_seconds: attempts that were started, and the time that choosing and starting them took.
         units_waiting: changes that wait to be written.
         is_writable: whether the database could be written the last time.
+        is_signed: whether the audit log could be signed the last time.
         faults: errors inside of SynergyMesh, by the work in which they were.
     """
 
@@ -128,11 +129,16 @@ class MeshFigures:
     dispatch_seconds: float
     units_waiting: int
     is_writable: bool
+    is_signed: bool
     faults: Mapping[str, int]
 
 
 class Monitoring:
-    """Answer from what is in memory, apart from the audit log and service levels, which are asked of the store."""
+    """Answer from what is in memory, apart from the audit log and service levels, which are asked of the store.
+
+    Attributes:
+        signing_trouble: says why the audit log could not be signed the last time, or None.
+    """
 
     def __init__(
         self,
@@ -156,6 +162,7 @@ class Monitoring:
         self._scheduler = scheduler
         self._tenants = tenants
         self._admission = admission
+        self.signing_trouble: Callable[[], str | None] = _none
         self._clock = clock
         self._has_room: dict[str, Callable[[str], bool]] = {
             "concurrent": lambda tenant_id: self._has_room_for(tenant_id, 0),
@@ -211,6 +218,7 @@ class Monitoring:
             dispatch_seconds=dispatcher.busy_nanoseconds / 1e9,
             units_waiting=committer.waiting,
             is_writable=committer.trouble is None,
+            is_signed=self.signing_trouble() is None,
             faults={work: fault.count for work, fault in self._background.faults.items()},
         )
 
@@ -311,3 +319,7 @@ def _in_milliseconds(durations: Durations) -> Percentiles:
 
 def _last_end(tally: Tally) -> datetime | None:
     return to_datetime(tally.last_end) if tally.last_end else None
+
+
+def _none() -> None:
+    """Know of no trouble."""
