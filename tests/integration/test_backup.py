@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +198,171 @@ async def test_the_log_of_the_database_before_goes_with_it(tmp_path: Path) -> No
     assert kept is not None
     assert await count(path) == 5
     assert kept.read_bytes().endswith(b"\xff")
+
+
+DIE_AT_STEP = """
+import os, sys
+from synergymesh.store.backup import back_up, restore
+
+verb, source, target, step = sys.argv[1:]
+left = int(step)
+
+def hook(event, arguments):
+    global left
+    if event in ("os.rename", "os.link", "os.remove") and target in str(arguments[:2]):
+        left -= 1
+        if not left:
+            os._exit(9)  # nothing is cleaned up, as when it is killed
+
+sys.addaudithook(hook)
+if verb == "restore":
+    restore(source, target, now=1_800_000_000 * 1_000_000_000, force=True)
+else:
+    back_up(source, target, force=True)
+"""
+
+
+async def with_a_log(path: Path) -> None:
+    """Leave what a process leaves that was killed: a database whose last commits are in its log alone."""
+    store = SqliteStore(path)
+    await store.open()
+    await store.commit([[created("in-the-log")]])
+    copies = {suffix: Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-wal")}
+    await store.close()
+    for suffix, content in copies.items():
+        Path(f"{path}{suffix}").write_bytes(content)
+
+
+@pytest.mark.parametrize("before", ["sound", "with a log", "damaged", "a backup with a log"])
+async def test_a_process_that_dies_while_it_replaces_a_database_leaves_one_of_the_two_or_says_so(
+    before: str, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "copy.db", tmp_path / "mesh.db"
+    await fill(tmp_path / "first.db", 3)
+    back_up(str(tmp_path / "first.db"), source)
+    verb = "backup" if "backup" in before else "restore"
+    notes = 0
+    for step in range(1, 100):
+        for old in tmp_path.glob("*mesh.db*"):
+            old.unlink()
+        await fill(target)
+        if "log" in before:
+            await with_a_log(target)
+        if before == "damaged":
+            await with_a_log(target)
+            target.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5_000)
+        whole = {suffix: Path(f"{target}{suffix}").read_bytes() for suffix in ("", "-wal") if before == "damaged"}
+        arguments = [sys.executable, "-c", DIE_AT_STEP, verb, str(source), str(target), str(step)]
+        code = await (await asyncio.create_subprocess_exec(*arguments)).wait()
+        assert code in (0, 9)
+        assert target.exists(), "the next start would make an empty one"
+        found: int | None = None
+        try:
+            found = await count(target)
+            assert found in {3, 5 + ("log" in before)}
+            assert code or found == 3
+        except StoreCorrupt as error:
+            if "was being put here" in str(error):
+                notes += 1
+            else:
+                assert target.read_bytes() == whole[""], "it is as damaged as it was"
+        kept = [path for path in tmp_path.glob("mesh.db.before-*") if path.suffix[-4:] not in ("-wal", "-shm")]
+        if verb == "restore" and found != 5 + ("log" in before) and (found == 3 or not whole):
+            (old,) = kept
+            if whole:
+                assert old.read_bytes() == whole[""]
+                assert Path(f"{old}-wal").read_bytes() == whole["-wal"]
+            else:
+                assert await count(old) == 5 + ("log" in before)
+        if code == 0:
+            break
+        if verb == "restore":
+            restore(source, str(target), now=NOW, force=True)
+        else:
+            back_up(str(source), target, force=True)
+        assert await count(target) == 3
+    else:
+        pytest.fail("it never ends")
+    assert step > 2
+    assert notes or before in ("sound", "with a log"), "a log that is moved is never beside the other database"
+
+
+async def test_a_database_that_a_program_reads_is_not_replaced(tmp_path: Path) -> None:
+    path, copy = tmp_path / "mesh.db", tmp_path / "copy.db"
+    await fill(path)
+    back_up(str(path), copy)
+    reader = sqlite3.connect(path)
+    reader.execute("SELECT count(*) FROM runs").fetchone()
+    with pytest.raises(StoreLocked, match=r"mesh\.db is locked by another program"):
+        restore(copy, str(path), now=NOW, force=True)
+    assert names(tmp_path) == {"mesh.db", "copy.db"}
+    reader.close()
+    kept = restore(copy, str(path), now=NOW, force=True)
+    assert kept is not None
+    assert await count(kept) == 5
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+async def test_a_file_system_without_hard_links_will_do(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path, copy = tmp_path / "mesh.db", tmp_path / "copy.db"
+    await fill(path)
+    back_up(str(path), copy)
+    with pytest.raises(InvalidRequest, match="made by somebody else"):
+        back_up(str(path), tmp_path / "new.db", progress=lambda *_: (tmp_path / "new.db").write_text("theirs"))
+    (tmp_path / "new.db").unlink()
+    await fill(tmp_path / "other.db", 2)
+    kept = restore(copy, str(tmp_path / "other.db"), now=NOW, force=True)
+    assert kept is not None
+    assert (await count(kept), await count(tmp_path / "other.db")) == (2, 5)
+    assert restore(copy, str(tmp_path / "new.db"), now=NOW) is None
+    assert await count(tmp_path / "new.db") == 5
+    assert names(tmp_path) == {"mesh.db", "copy.db", "other.db", "new.db", kept.name}
+
+
+async def test_an_error_of_the_disk_names_the_file_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, copy = tmp_path / "mesh.db", tmp_path / "copy.db"
+    await fill(path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreUnavailable, match=r"copy\.db: Input/output error"):
+        back_up(str(path), copy)
+    assert names(tmp_path) == {"mesh.db"}
+
+
+async def test_what_killed_backups_left_is_deleted_by_a_later_one(tmp_path: Path) -> None:
+    path, copy = tmp_path / "mesh.db", tmp_path / "copy.db"
+    await fill(path)
+    old, young = tmp_path / ".copy.db.0123abcd.partial", tmp_path / ".copy.db.4567abcd.partial"
+    others = {".other.db.0123abcd.partial", ".copy.db.partial"}
+    for name in (old.name, f"{old.name}-journal", young.name, *others):
+        (tmp_path / name).write_text("half")
+        if name != young.name:
+            os.utime(tmp_path / name, (time.time() - backup.LEFT_SECONDS - 9,) * 2)
+    back_up(str(path), copy)
+    assert names(tmp_path) == {"mesh.db", "copy.db", young.name, *others}
+
+
+async def test_a_backup_does_not_take_the_place_of_a_database_that_a_process_owns(tmp_path: Path) -> None:
+    path, other = tmp_path / "mesh.db", tmp_path / "other.db"
+    await fill(path)
+    store = SqliteStore(other)
+    await store.open()
+    with pytest.raises(StoreLocked, match=r"other\.db is in use"):
+        back_up(str(path), other, force=True)
+    await store.commit([[tenant(), workflow()], [created("still-there")]])
+    await store.close()
+    assert await count(other) == 1
 
 
 async def test_an_owned_database_is_not_replaced(tmp_path: Path) -> None:

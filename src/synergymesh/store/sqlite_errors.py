@@ -65,7 +65,7 @@ def _translate_sqlite(error: sqlite3.Error, where: str) -> StoreError:
     if code == sqlite3.SQLITE_NOTADB:
         return StoreCorrupt(f"{where} is not a SQLite database ({detail}). Name another file.")
     if code == sqlite3.SQLITE_CORRUPT:
-        return StoreCorrupt(f"{where} is damaged ({detail}). Restore it from a backup.")
+        return StoreCorrupt(f"{where} is damaged ({detail}). Restore a backup that is sound.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreLocked(f"{where} is locked by another program ({detail}). Close that program and try again.")
     return StoreError(f"{where}: {detail}.")

@@ -32,6 +32,9 @@ _CACHE_KIB = 16_000
 
 _MAGIC = b"SQLite format 3\x00"
 
+INTERRUPTED = "SynergyMesh: a file was being put here"
+"""What a file begins with that stands where a database or a backup was going to be."""
+
 
 def parse_address(address: str | os.PathLike[str]) -> Path | None:
     """Give the absolute path, symbolic links resolved, that a database URL or path means; None means in memory.
@@ -127,6 +130,8 @@ def check_file(database: Path) -> None:
         raise StoreUnavailable(f"{database} is not a file. Name a file.")
     with database.open("rb") as file:
         start = file.read(len(_MAGIC))
+        if INTERRUPTED.startswith(start.decode(errors="replace")) and len(start) == len(_MAGIC):
+            raise StoreCorrupt(f"{database} says: {(start + file.read(4_096)).decode(errors='replace').strip()}")
     if start and start != _MAGIC:
         raise StoreCorrupt(f"{database} is not a SQLite database. Nothing was changed in it; name another file.")
 
