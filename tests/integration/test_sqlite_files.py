@@ -472,10 +472,12 @@ def test_damage_that_is_found_in_the_audit_log_names_the_database() -> None:
 def test_a_row_that_no_store_can_have_written_is_reported_as_damage() -> None:
     """As after a bit that flipped in the header of a record: SQLite reads it and notices nothing."""
     connection = sqlite3.connect(":memory:")
-    columns = "tenant_id, tenant_name, tier, quota, status, created_at, parent_id, policy"
+    columns = (
+        "tenant_id, tenant_name, tier, quota, status, created_at, parent_id, policy, idempotency_key, request_hash"
+    )
     connection.execute(f"CREATE TABLE tenants ({columns})")
     connection.executemany(
-        f"INSERT INTO tenants ({columns}) VALUES (?, 'n', 'basic', x'', 'active', ?, NULL, x'')",
+        f"INSERT INTO tenants ({columns}) VALUES (?, 'n', 'basic', x'', 'active', ?, NULL, x'', NULL, NULL)",
         [("a", 1), ("b", None)],
     )
     with pytest.raises(sqlite3.DatabaseError) as raised:
