@@ -295,9 +295,19 @@ class OpenRuns:
             ready, end = self._what_follows(run, finished.ended_at)
             if end is not None:
                 unit.append(end)
+        if run.started_at is None:
+            self._begun_without_attempt(run, position, finished.ended_at, ends=end is not None)
         if end is None and not run.start_recorded:
             unit[:0] = self.first_news(run)
         self.put(run, unit, partial(self._settled, run, unit, ready, end))
+
+    def _begun_without_attempt(self, run: LiveRun, position: int, at: Instant, *, ends: bool) -> None:
+        """Take a run for begun of which a task ended that never started: a restart must find what is recorded of it."""
+        self.waits_no_more(run)
+        if not ends:
+            run.started_at = at
+            if run.limits is not None:
+                self.limited_started(run, position, True)
 
     def _settled(
         self, run: LiveRun, unit: list[Change], ready: list[int], end: RunFinished | None, answer: Answer

@@ -175,6 +175,8 @@ class TimeLimits:
         """End a run whose time is over: what waits is cancelled, what runs is stopped."""
         if run.cancelling or run.state.compensating or self._runs.get(run.run_id) is not run:
             return
+        if not run.state.open_tasks:
+            return  # it is over, and that is being recorded
         self._runs.cancel(run, timed_out=error)
         self._scheduler.refresh(run.tenant_id)
         for attempt in list((run.running or {}).values()):
