@@ -294,6 +294,33 @@ async def test_an_open_circuit_whose_time_passed_while_nothing_ran_is_tried_at_t
         assert await mesh.handle(held.id, tenant=tenant).result(10) == "served"
 
 
+async def test_a_clock_that_was_set_back_across_a_restart_keeps_no_circuit_open(
+    open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota
+) -> None:
+    class Clock:
+        moment = 1_700_000_000 * SECOND
+
+        def now(self) -> int:
+            return self.moment
+
+    clock = Clock()
+    service = Service()
+    work = calling(service)
+    async with open_mesh(workflows=[work], clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        await mesh.set_breaker_policy(tenant, BreakerPolicy(minimum_calls=3, open_seconds=1))
+        await fail_times(mesh, tenant, work, 3)
+        held = await mesh.submit(work, tenant=tenant)
+    service.down = False
+    clock.moment -= 86_400 * SECOND
+    async with open_mesh(workflows=[work], clock=clock) as mesh:
+        open_until = (await the_breaker(mesh)).until
+        assert open_until is not None
+        assert open_until.timestamp() * SECOND <= clock.moment + 1.2 * SECOND
+        assert await mesh.handle(held.id, tenant=tenant).result(10) == "served"
+        assert (await the_breaker(mesh)).state is HALF_OPEN
+
+
 async def test_the_time_of_an_open_circuit_passes_by_itself(mesh: Orchestrator, tenant: str) -> None:
     await mesh.set_breaker_policy(tenant, BreakerPolicy(minimum_calls=2, open_seconds=1))
     service = Service()

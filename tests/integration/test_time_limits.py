@@ -7,6 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,16 @@ class FakeClock:
 
     def now(self) -> int:
         return self.moment
+
+
+class SetClock:
+    """The machine's clock, which somebody has set."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def now(self) -> int:
+        return time.time_ns() + self.ahead
 
 
 async def sleep_for_ever() -> None:
@@ -284,6 +296,46 @@ async def test_a_run_whose_end_was_interrupted_ends_as_what_ended_it(
         with pytest.raises(Exception, match="timed out" if status is S.TIMEOUT else "cancelled"):
             await handle.result(10)
         assert await handle.status() is status
+
+
+async def test_a_clock_that_was_set_back_across_a_restart_stretches_no_limit(
+    open_mesh: OpenMesh, roomy: ResourceQuota
+) -> None:
+    clock = SetClock()
+    many = RetryPolicy(max_retries=1_000, initial_delay=0.02, exponential_base=1)
+    late = Workflow("late", timeout=0.3).add(sleep_for_ever, id="a")
+    total = Workflow("total").add(fail, id="a", total_timeout=0.3, retry=many)
+    elapsed = Workflow("elapsed").add(fail, id="a", retry=replace(many, max_elapsed=0.3))
+    after = Workflow("after").add(quick, id="a").add(sleep_for_ever, id="b", depends_on=["a"], total_timeout=0.3)
+    waits = Workflow("waits", queue_timeout=0.3).add(quick, id="a")
+    task_waits = Workflow("task-waits").add(quick, id="a", queue_timeout=0.3)
+    blocker = Workflow("blocker").add(sleep_for_ever, id="a")
+    workflows = [late, total, elapsed, after, waits, task_waits]
+    one = ResourceQuota(max_concurrent_tasks=1, max_tasks_per_hour=1_000, rate_limit_per_second=1_000)
+    async with open_mesh(workflows=[*workflows, blocker], clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        narrow = (await mesh.create_tenant("B", "enterprise", quota=one)).tenant_id
+        await mesh.submit(blocker, tenant=narrow)
+        await asyncio.sleep(0.05)
+        handles = [
+            await mesh.submit(each, tenant=narrow if each in (waits, task_waits) else tenant) for each in workflows
+        ]
+        await asyncio.sleep(0.05)
+    clock.ahead -= 24 * HOUR
+    async with open_mesh(workflows=[*workflows, blocker], clock=clock) as mesh:
+        for handle in handles:
+            with suppress(RunFailed, TimeoutError):
+                await mesh.handle(handle.id, tenant=handle.tenant_id).result(3)
+        ended = {run.workflow: run.status for run in await mesh.list_runs()}
+        assert ended.pop("blocker") is S.RUNNING
+        assert ended == {
+            "late": S.TIMEOUT,
+            "total": S.FAILED,
+            "elapsed": S.FAILED,
+            "waits": S.TIMEOUT,
+            "after": S.FAILED,
+            "task-waits": S.FAILED,
+        }
 
 
 # --- heartbeats -----------------------------------------------------------------------------------------------------

@@ -141,12 +141,12 @@ def test_a_clock_that_goes_back_forgets_nothing() -> None:
 
 def test_a_stored_breaker_goes_on_where_it_was() -> None:
     policy = BreakerPolicy()
-    breaker = Breaker.restore(policy, OPEN, START, START + 60 * SECOND, 3, 0)
+    breaker = Breaker.restore(policy, OPEN, START, START + 60 * SECOND, 3, 0, now=START)
     assert not breaker.wake(START + 59 * SECOND)
     assert breaker.wake(START + 60 * SECOND)
     breaker.record(failed=True, started_at=START + 60 * SECOND, now=START + 60 * SECOND, dice=0.0)
     assert breaker.until - breaker.since == 240 * SECOND
-    half = Breaker.restore(policy, HALF_OPEN, START, 0, 1, 8)
+    half = Breaker.restore(policy, HALF_OPEN, START, 0, 1, 8, now=START)
     assert half.wave_left == 8
 
 
@@ -265,3 +265,22 @@ def test_places_of_breakers_are_checked_and_rules_are_limited() -> None:
     assert len(change_breaker_rules(rules, ("b1", None, None), None)) == RULES_MAX - 1
     with pytest.raises(InvalidRequest, match="1,000"):
         change_breaker_rules(rules, ("more", None, None), BreakerPolicy())
+
+
+@given(
+    st.sampled_from([OPEN, HALF_OPEN]),
+    st.integers(0, 86_400),
+    st.integers(-2 * 86_400, 2 * 86_400),
+    st.integers(0, WAVE_MAX),
+)
+def test_a_stored_circuit_is_open_for_no_longer_than_it_was_to_be_wherever_the_clock_was_set(
+    state: BreakerState, open_seconds: int, set_by: int, wave: int
+) -> None:
+    until = START + open_seconds * SECOND
+    now = START + set_by * SECOND
+    breaker = Breaker.restore(BreakerPolicy(), state, START, until, 1, wave, now=now)
+    assert breaker.until <= until
+    assert breaker.until - now <= open_seconds * SECOND
+    assert breaker.since <= now, "what starts from now on says something about it"
+    if state is OPEN and set_by >= 0:
+        assert (breaker.since, breaker.until) == (START, until)

@@ -112,9 +112,7 @@ class Circuits:
             policy = self._policy_of(row.tenant_id, key)
             if policy is None:
                 continue
-            breaker = Breaker.restore(policy, row.state, row.since, row.until, row.trips, row.wave)
-            if row.state is BreakerState.HALF_OPEN:
-                breaker.since = now  # its canaries ended with the process
+            breaker = Breaker.restore(policy, row.state, row.since, row.until, row.trips, row.wave, now=now)
             circuit = self.live[row.tenant_id, key] = Circuit(row.tenant_id, key, breaker, now)
             self._apply(circuit)
 

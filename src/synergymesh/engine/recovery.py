@@ -129,12 +129,13 @@ class Recovery:
     def _restore_attempts(self, run: LiveRun, attempts: Sequence[AttemptRecord], now: Instant) -> dict[int, Instant]:
         """Count the failed attempts; give by position when the next one may start.
 
-        That is never further off than the delay was long: the clock may have been set back since.
+        That is never further off than the delay was long, nor did the first attempt start in time to come: the clock
+        may have been set back since.
         """
         retry_at: dict[int, Instant] = {}
         for attempt in attempts:
             position = run.version.plan.positions[attempt.component_id]
-            run.tried(position, cause_of(attempt.status, error_of(attempt.error)), attempt.started_at)
+            run.tried(position, cause_of(attempt.status, error_of(attempt.error)), min(attempt.started_at, now))
             retry_at[position] = min(attempt.retry_at, now + attempt.retry_at - attempt.ended_at)
         return retry_at
 

@@ -108,11 +108,25 @@ class Breaker:
 
     @classmethod
     def restore(
-        cls, policy: BreakerPolicy, state: BreakerState, since: Instant, until: Instant, trips: int, wave: int
+        cls,
+        policy: BreakerPolicy,
+        state: BreakerState,
+        since: Instant,
+        until: Instant,
+        trips: int,
+        wave: int,
+        *,
+        now: Instant,
     ) -> Breaker:
-        """Give a breaker as it was stored; what it counted within its window is forgotten."""
+        """Give a breaker as it was stored; what it counted within its window is forgotten.
+
+        It is open for no longer than it was to be open when it opened: the clock may have been set back since. The
+        canaries of one that is half open are let in anew, as they ended with the process.
+        """
         breaker = cls(policy)
-        breaker.state, breaker.since, breaker.until = state, since, until
+        breaker.state = state
+        breaker.since = now if state is BreakerState.HALF_OPEN else min(since, now)
+        breaker.until = min(until, now + max(0, until - since))
         breaker.trips, breaker.wave = trips, wave
         if state is BreakerState.HALF_OPEN and wave < 1:
             breaker.wave = policy.canaries

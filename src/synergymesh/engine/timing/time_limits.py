@@ -36,7 +36,8 @@ class TimeLimits:
     """Set the deadlines of runs whose workflow has time limits, and end what goes beyond them.
 
     All of them follow from what is stored: when a run was submitted and started, when the tasks before a task ended. So
-    they are the same after a restart; those that passed meanwhile fire at once.
+    they are the same after a restart; those that passed meanwhile fire at once. What was stored as of a time to come
+    counts from now: the clock has been set back since.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class TimeLimits:
             if run.started_at is not None:
                 self._begin(run, live, run.started_at)
             elif limits.queue_timeout is not None:
-                moment = due_to_start(run) + from_seconds(limits.queue_timeout)
+                moment = self._due_to_start(run) + from_seconds(limits.queue_timeout)
                 live.run = self._deadlines.at(moment, self._run_waited, run, limits.queue_timeout)
         for position in positions:
             ready_at = live.ready_at.setdefault(position, max(at, self._clock.now()))
@@ -104,13 +105,13 @@ class TimeLimits:
         plan = run.version.plan
         if plan.limits is None:
             return
-        positions = plan.positions
-        ended = {positions[task.component_id]: task.ended_at or 0 for task in tasks}
+        positions, now = plan.positions, self._clock.now()
+        ended = {positions[task.component_id]: min(task.ended_at or 0, now) for task in tasks}
         components = plan.components
         run.limits = RunLimits(
             {
                 position: max(
-                    due_to_start(run),
+                    self._due_to_start(run),
                     *(ended.get(positions[d.component_id], 0) for d in components[position].dependencies),
                     0,
                 )
@@ -141,7 +142,7 @@ class TimeLimits:
         if limits is None:
             return None
         if run.started_at is None:
-            seconds, since, error = limits.queue_timeout, due_to_start(run), run_waited_too_long
+            seconds, since, error = limits.queue_timeout, max(run.created_at, run.not_before), run_waited_too_long
         else:
             seconds, since, error = limits.timeout, run.started_at, run_took_too_long
         return None if seconds is None or moment < since + from_seconds(seconds) else error(seconds)
@@ -154,7 +155,8 @@ class TimeLimits:
         seconds = run.version.plan.limits.timeout if run.version.plan.limits is not None else None
         if seconds is None:
             return
-        live.run = self._deadlines.at(started_at + from_seconds(seconds), self._run_over, run, seconds)
+        moment = min(started_at, self._clock.now()) + from_seconds(seconds)
+        live.run = self._deadlines.at(moment, self._run_over, run, seconds)
         news = self._runs.first_news(run)
         if news:
 
@@ -163,6 +165,10 @@ class TimeLimits:
                     self._runs.lost(run, answer)
 
             self._runs.put(run, news, recorded)
+
+    def _due_to_start(self, run: LiveRun) -> Instant:
+        """Give the moment from which a run waits for its start."""
+        return max(min(run.created_at, self._clock.now()), run.not_before)
 
     def _run_waited(self, run: LiveRun, seconds: float) -> None:
         if run.started_at is None:
@@ -212,11 +218,6 @@ class TimeLimits:
         )
         self._runs.settle(run, position, finished)
         self._scheduler.refresh(run.tenant_id)
-
-
-def due_to_start(run: LiveRun) -> Instant:
-    """Give the moment from which a run waits for its start."""
-    return max(run.created_at, run.not_before)
 
 
 def start_by(plan: Plan, created_at: Instant, not_before: Instant) -> Instant:
