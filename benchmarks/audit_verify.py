@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from synergymesh.audit.export_writer import ExportWriter, FileInPlace
+from synergymesh.audit.export_format import Section
+from synergymesh.audit.export_writer import Asked, ExportWriter, FileInPlace, Signing
 from synergymesh.audit.keys import SigningKey
 from synergymesh.audit.verify import verify_export
 from synergymesh.audit.verifying import verify_log
@@ -37,7 +38,7 @@ def measure() -> dict[str, float]:
         with FileInPlace(export) as file:
             writer = ExportWriter(file, LOG_ID)
             _fill(connection, writer)
-            writer.finish(key, (), since=None, until=None, exported_at=1)
+            writer.finish(Signing(key=key, checkpoint=None, at=1), Asked())
         database = max(_database_rate(connection) for _ in range(REPETITIONS))
         exported = max(_export_rate(export, key) for _ in range(REPETITIONS))
         connection.close()
@@ -80,7 +81,8 @@ def _fill(connection: sqlite3.Connection, writer: ExportWriter) -> None:
             tenant,
             [(seq, hash_, row[2]) for seq, (row, hash_) in enumerate(zip(rows, hashes, strict=True), 1)],
         )
-        writer.end_tenant(Head(tenant, 0, genesis), Head(tenant, count, hashes[-1]), count, ())
+        head = Head(tenant, count, hashes[-1])
+        writer.end_tenant(Section(before=Head(tenant, 0, genesis), head=head, end=count, count=count), ())
     connection.execute("COMMIT")
 
 

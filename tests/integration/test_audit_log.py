@@ -576,6 +576,10 @@ async def test_the_command_asks_the_process_that_executes(tmp_path: Path) -> Non
         done = await asyncio.to_thread(command, "tail", "--tenant", "Acme", "-n", "2", database=database)
         assert len(done.stdout.splitlines()) == 2
         done = await asyncio.to_thread(command, "verify", database=database)
+        assert done.returncode == 2, "nothing is signed yet"
+        assert done.stdout.startswith("unproven: ")
+        await mesh.export_audit(str(tmp_path / "x.jsonl"))
+        done = await asyncio.to_thread(command, "verify", database=database)
         assert done.returncode == 0, done.stderr
         done = await asyncio.to_thread(command, "hold", "Acme", "--reason", "case 7", database=database)
         assert done.returncode == 0, done.stderr

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from synergymesh.audit import verify as verifier
 from synergymesh.audit.export_format import (
     LINE_BYTES_MAX,
+    Section,
     as_ascii,
     manifest_path,
     read_line,
     read_manifest,
     write_line,
 )
-from synergymesh.audit.export_writer import Entry, ExportWriter, FileInPlace
+from synergymesh.audit.export_writer import Asked, Entry, ExportWriter, FileInPlace, Signing
 from synergymesh.audit.keys import SigningKey, public_pem
 from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
@@ -44,6 +45,7 @@ from synergymesh.domain.audit.verification import Damage, LogReport
 LOG = "log-1"
 KEY = SigningKey.generate()
 OTHER = SigningKey.generate()
+ALL = Asked()
 
 HOSTILE = '=1+2\x00\r\n\t\x1b[31m\x9b31m\u2028\u2029\x85\u202e\x7f","hash":"\U0001f600\\\'|@-+'
 
@@ -70,6 +72,9 @@ def export(
     first: int = 1,
     tombstones: dict[str, list[SignedTombstone]] | None = None,
     pruned: tuple[int, ...] = (),
+    checkpoint: Checkpoint | None = None,
+    asked: Asked = ALL,
+    end: int | None = None,
 ) -> Path:
     with FileInPlace(path) as file:
         writer = ExportWriter(file, LOG)
@@ -77,10 +82,14 @@ def export(
             rows = [entry for entry in entries[first - 1 :] if entry[0] not in pruned]
             writer.add(tenant, rows)
             stones = (tombstones or {}).get(tenant, [])
-            writer.end_tenant(
-                head_of(tenant, entries, first - 1), head_of(tenant, entries, len(entries)), len(rows), stones
+            section = Section(
+                before=head_of(tenant, entries, first - 1),
+                head=head_of(tenant, entries, len(entries)),
+                end=len(entries) if end is None else end,
+                count=len(rows),
             )
-        writer.finish(key, links, since=None, until=None, exported_at=7)
+            writer.end_tenant(section, stones)
+        writer.finish(Signing(key=key, checkpoint=checkpoint, at=7, key_links=links), asked)
     return path
 
 
@@ -197,7 +206,7 @@ def test_an_export_that_its_own_key_signed_still_has_to_fit_to_checkpoints_kept_
 
 
 def test_a_link_leads_from_the_known_key_to_the_one_that_signed(tmp_path: Path) -> None:
-    made = KeyLink(log_id=LOG, old=KEY.public, new=OTHER.public, at=5)
+    made = KeyLink(log_id=LOG, old=KEY.public, new=OTHER.public, checkpoint=0, previous=NOTHING, at=5)
     content = made.content()
     signed = SignedLink(
         link=made, signature=KEY.sign(KEY_LINK_TAG, content), signature_of_new=OTHER.sign(KEY_LINK_TAG, content)
@@ -253,7 +262,7 @@ def stone(first: int, last: int, key: SigningKey = KEY) -> SignedTombstone:
         head=head_of("tenant-a", entries, last).hash,
     )
     content = Tombstone(
-        log_id=LOG, tenant_id="tenant-a", day="2026-11-22", gaps=(gap,), pruned_at=1, key_id=key.key_id
+        log_id=LOG, tenant_id="tenant-a", day="2026-11-22", gaps=(gap,), pruned_at=1, checkpoint=0, key_id=key.key_id
     ).content()
     return SignedTombstone(content=content, signature=key.sign(TOMBSTONE_TAG, content))
 

@@ -63,7 +63,7 @@ CHECKPOINTS = st.builds(
     previous=HASHES,
     key_id=TEXTS,
 )
-KEY_LINKS = st.builds(KeyLink, log_id=TEXTS, old=HASHES, new=HASHES, at=NUMBERS)
+KEY_LINKS = st.builds(KeyLink, log_id=TEXTS, old=HASHES, new=HASHES, checkpoint=NUMBERS, previous=HASHES, at=NUMBERS)
 
 
 @st.composite
@@ -74,7 +74,13 @@ def tombstones(draw: st.DrawFn) -> Tombstone:
         for first, last in zip(ends[::2], ends[1::2], strict=False)
     ]
     return Tombstone(
-        log_id=draw(TEXTS), tenant_id=draw(TEXTS), day="2026-11-22", gaps=tuple(gaps), pruned_at=5, key_id=draw(TEXTS)
+        log_id=draw(TEXTS),
+        tenant_id=draw(TEXTS),
+        day="2026-11-22",
+        gaps=tuple(gaps),
+        pruned_at=5,
+        checkpoint=7,
+        key_id=draw(TEXTS),
     )
 
 
@@ -235,7 +241,7 @@ def test_what_is_no_content_is_a_value_error(content: bytes) -> None:
 def test_gaps_that_overlap_are_refused() -> None:
     gap = Gap(first=3, last=5, previous=NOTHING, head=NOTHING)
     overlapping = Tombstone(
-        log_id="l", tenant_id="t", day="2026-11-22", gaps=(gap, gap), pruned_at=1, key_id="k"
+        log_id="l", tenant_id="t", day="2026-11-22", gaps=(gap, gap), pruned_at=1, checkpoint=0, key_id="k"
     ).content()
     with pytest.raises(ValueError, match="follow each other"):
         read_tombstone(overlapping)

@@ -100,7 +100,7 @@ async def test_a_rotation_makes_a_key_and_revokes_the_old_one_and_the_log_says_b
     keys = ring(tmp_path, recorder)
     old = (await keys.key()).public
     recorder.notes.clear()
-    link = await keys.rotate("log-1")
+    link = await keys.rotate("log-1", None)
     assert (link.old, link.new) == (old, load(tmp_path / "key.pem").public)
     assert recorder.said == about_rotation(link.old, link.new)
     assert (await keys.key()).public == link.new
@@ -112,7 +112,7 @@ async def test_a_rotation_that_cannot_be_recorded_is_recorded_before_anything_is
     old = (await keys.key()).public
     recorder.notes.clear()
     recorder.fails = True
-    for attempt in (keys.rotate("log-1"), keys.key()):
+    for attempt in (keys.rotate("log-1", None), keys.key()):
         with pytest.raises(StoreError, match="disk is full"):
             await attempt
     recorder.fails = False
@@ -146,7 +146,7 @@ async def test_a_rotation_that_a_crash_interrupted_is_finished_and_recorded_or_u
         case "after its place":
             monkeypatch.setattr(key_ring, "sync_directory", die)
     with pytest.raises(Died):
-        await keys.rotate("log-1")
+        await keys.rotate("log-1", None)
     monkeypatch.undo()
     key = await ring(tmp_path, recorder).key()
     if point == "before the link":
@@ -194,7 +194,7 @@ async def test_a_key_that_is_kept_in_memory_is_recorded_and_cannot_be_replaced()
     assert await keys.key() is key
     assert recorder.said == [("key.created", f"key/{key.key_id}")]
     with pytest.raises(AuditKeyError, match="in memory"):
-        await keys.rotate("log-1")
+        await keys.rotate("log-1", None)
 
 
 async def test_a_key_file_in_a_place_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,12 +90,19 @@ class Publisher:
         return self.lines[-1]
 
     def rotate(self, new: SigningKey) -> None:
-        self.lines.append(link(self.key, new).line())
+        self.lines.append(link(self.key, new, self.last).line())
         self.key = new
 
 
-def link(old: SigningKey, new: SigningKey) -> SignedLink:
-    made = KeyLink(log_id=LOG, old=old.public, new=new.public, at=5)
+def link(old: SigningKey, new: SigningKey, last: Checkpoint | None = None) -> SignedLink:
+    made = KeyLink(
+        log_id=LOG,
+        old=old.public,
+        new=new.public,
+        checkpoint=0 if last is None else last.number,
+        previous=NOTHING if last is None else last.hash(),
+        at=5,
+    )
     content = made.content()
     return SignedLink(
         link=made, signature=old.sign(KEY_LINK_TAG, content), signature_of_new=new.sign(KEY_LINK_TAG, content)
@@ -119,18 +127,21 @@ def damages(lines: list[bytes], given: Trust | None = None) -> list[tuple[Damage
 
 
 def test_checkpoints_pin_the_heads_that_they_signed() -> None:
-    pinned = verify_checkpoints(published().lines, trust(), since=2)
+    pinned = verify_checkpoints(published().lines, trust(), until=3)
     assert pinned.findings == []
     assert pinned.count == 4
+    assert pinned.last is not None
     assert pinned.pins == {
         "a": {3: hash_of(3), 5: hash_of(5), 6: hash_of(6)},
         "b": {1: hash_of(1), 4: hash_of(4)},
         "c": {2: hash_of(2)},
     }
     assert set(pinned.heads) == {"a", "b"}
+    assert pinned.known == {"a": 5, "b": 4, "c": 2}
+    assert pinned.hashes[4] == pinned.last.hash()
+    pinned = verify_checkpoints(published().lines, trust(), since=2)
+    assert pinned.pins == {"a": {5: hash_of(5), 6: hash_of(6)}, "b": {4: hash_of(4)}, "c": {2: hash_of(2)}}
     assert pinned.start == {"a": Head("a", 5, hash_of(5)), "b": Head("b", 1, hash_of(1))}
-    assert pinned.last is not None
-    assert pinned.last.number == 4
 
 
 def test_a_record_is_read_as_it_was_published() -> None:
@@ -222,6 +233,45 @@ def test_a_changed_head_beside_a_checkpoint_is_found() -> None:
     assert damages(lines)[0] == (Damage.CHANGED, 2)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace(b'"seq"', b'"seq" '),
+        lambda line: line.replace(b',"heads"', b', "heads"'),
+        lambda line: line[:-1] + b',"x":1}',
+        lambda line: line.replace(b'"full":true', b'"full":1'),
+        lambda line: line.replace(b'"full":true', b'"full":"x"'),
+        lambda line: line.replace(b'[["a",3,', b'[["a",3.0,'),
+        lambda line: line.replace(b'[["a",3,', b'[["a",%d,' % 2**70),
+        lambda line: line.replace(b'[["a",3,', b'[["\\ud800",3,'),
+        lambda line: line.replace(b'[["a",3,', b'[["a",-3,'),
+    ],
+)
+def test_a_line_in_another_form_is_unreadable(change: Callable[[bytes], bytes]) -> None:
+    line = published().lines[0]
+    changed = change(line)
+    if changed != line:
+        assert damages([changed]) == [(Damage.UNREADABLE, None)]
+
+
+def test_capital_digits_are_none_of_a_signature() -> None:
+    head, _, signature = published().lines[0].partition(b'"signature":')
+    assert damages([head + b'"signature":' + signature.upper()])[0][0] in (Damage.UNSIGNED, Damage.UNREADABLE)
+
+
+def test_what_is_wrong_before_the_checkpoint_to_begin_from_is_a_note() -> None:
+    publisher = published()
+    publisher.publish(full=True, a=4, b=4)
+    publisher.publish(a=5)
+    assert damages(publisher.lines) == [(Damage.ROLLED_BACK, 5)]
+    pinned = verify_checkpoints([b"x", *publisher.lines], trust(), since=5)
+    assert pinned.findings == []
+    assert [note.damage for note in pinned.notes] == [Damage.UNREADABLE, Damage.ROLLED_BACK]
+    assert pinned.pins["a"] == {4: hash_of(4), 5: hash_of(5)}, "what was before pins nothing"
+    later = verify_checkpoints([*publisher.lines, b"x"], trust(), since=5)
+    assert [finding.damage for finding in later.findings] == [Damage.UNREADABLE]
+
+
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"{}", b'{"checkpoint":{},"heads":[]}', b"\xff", b"[" * 100_000])
 def test_a_line_that_is_no_record_is_unreadable(line: bytes) -> None:
     lines = published().lines
@@ -259,10 +309,80 @@ def test_a_link_counts_only_when_both_keys_signed_it() -> None:
         assert OTHER.key_id not in given.keys
 
 
-def test_a_link_between_strangers_makes_nobody_trusted() -> None:
+def test_a_link_between_strangers_makes_nobody_trusted_and_is_reported() -> None:
     given = trust(SigningKey.generate())
-    given.follow([link(KEY, OTHER)])
+    assert [finding.damage for finding in given.follow([link(KEY, OTHER)])] == [Damage.WRONG_KEY]
     assert len(given.keys) == 1
+
+
+THIEF = SigningKey.generate()
+
+
+@pytest.mark.parametrize("known", [(OTHER,), (KEY,), (KEY, OTHER), (OTHER, KEY)])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_second_successor_of_a_key_is_a_fork_and_its_checkpoints_count_only_for_who_trusts_the_old_key(
+    known: tuple[SigningKey, ...], is_first: bool
+) -> None:
+    good, stolen = link(KEY, OTHER), link(KEY, THIEF)
+    given = trust(*known)
+    findings = given.follow([stolen, good] if is_first else [good, stolen])
+    assert [finding.damage for finding in findings] == [Damage.FORKED]
+    if OTHER in known:
+        assert THIEF.key_id not in given.keys
+
+
+def test_a_key_that_was_replaced_signs_no_further_checkpoint() -> None:
+    publisher = published()
+    publisher.rotate(OTHER)
+    publisher.key = KEY
+    publisher.publish(a=9)
+    for known in (KEY, OTHER):
+        assert damages(publisher.lines, trust(known)) == [(Damage.REPLACED_KEY, 5)]
+
+
+def test_history_that_a_replaced_key_signed_anew_is_found_by_the_link_that_ended_it() -> None:
+    publisher = published()
+    publisher.rotate(OTHER)
+    publisher.publish(a=9)
+    ended = publisher.lines[4]
+    forged = Publisher()
+    forged.publish(a=3)
+    assert damages([ended, *forged.lines], trust(OTHER)) == [(Damage.MISSING, 4)]
+    for count in (4, 5, 6):
+        forged.publish(a=count)
+    assert damages([*forged.lines, ended], trust(OTHER)) == [(Damage.FORKED, 4)]
+    assert damages([ended], trust(OTHER)) == [(Damage.MISSING, 4)]
+
+
+def test_two_replacements_end_each_key_at_its_own_checkpoint() -> None:
+    third = SigningKey.generate()
+    publisher = published()
+    publisher.rotate(OTHER)
+    publisher.publish(a=9)
+    publisher.rotate(third)
+    publisher.publish(a=10)
+    for known in (KEY, OTHER, third):
+        assert damages(publisher.lines, trust(known)) == []
+    publisher.key = OTHER
+    publisher.publish(a=11)
+    assert damages(publisher.lines, trust(third)) == [(Damage.REPLACED_KEY, 7)]
+    assert verify_tombstones([tombstone(checkpoint=5)], "a", ended(third, publisher.lines))[1] != []
+    assert verify_tombstones([tombstone(checkpoint=4)], "a", ended(third, publisher.lines))[1] == []
+
+
+def ended(known: SigningKey, lines: list[bytes]) -> Trust:
+    """Give a trust that has followed the links of a file."""
+    given = trust(known)
+    verify_checkpoints(lines, given)
+    return given
+
+
+def test_lines_before_a_replacement_can_be_put_away() -> None:
+    publisher = published()
+    publisher.rotate(OTHER)
+    publisher.publish(full=True, a=9)
+    assert damages(publisher.lines[5:], trust(OTHER)) == []
+    assert damages(publisher.lines[4:], trust(OTHER)) == []
 
 
 def test_a_chain_of_links_in_any_order_is_followed() -> None:
@@ -272,13 +392,14 @@ def test_a_chain_of_links_in_any_order_is_followed() -> None:
     assert set(given.keys) == {KEY.key_id, OTHER.key_id, third.key_id}
 
 
-def tombstone(tenant: str = "a", key: SigningKey = KEY, log: str = LOG) -> SignedTombstone:
+def tombstone(tenant: str = "a", key: SigningKey = KEY, log: str = LOG, checkpoint: int = 0) -> SignedTombstone:
     made = Tombstone(
         log_id=log,
         tenant_id=tenant,
         day="2026-11-22",
         gaps=(Gap(first=2, last=3, previous=NOTHING, head=NOTHING),),
         pruned_at=5,
+        checkpoint=checkpoint,
         key_id=key.key_id,
     )
     return SignedTombstone(content=made.content(), signature=key.sign(TOMBSTONE_TAG, made.content()))

@@ -14,6 +14,7 @@ import msgspec
 from synergymesh.audit.checkpoints import Checkpoints
 from synergymesh.audit.entries import AuditEntries, AuditEntry, record_view
 from synergymesh.audit.erasing import Erasing
+from synergymesh.audit.export_writer import Asked, Signing
 from synergymesh.audit.exporting import AuditExport, ExportFormat, Wish, export_log
 from synergymesh.audit.keys import public_pem, read_public
 from synergymesh.audit.lag import AuditLag, measure_lag
@@ -36,7 +37,7 @@ from synergymesh.errors import (
     UnknownTenant,
 )
 from synergymesh.logs import Log
-from synergymesh.ports.audit_keeping import AuditKeeping, AuditScan
+from synergymesh.ports.audit_keeping import AuditKeeping
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Store
 
@@ -109,7 +110,7 @@ class Auditing:
         """
         self.checkpoints = checkpoints
         self.pruning = Pruning(
-            store, checkpoints.keys, notes, clock, retention=retention, check_known=self._check_known
+            store, checkpoints.signing, notes, clock, retention=retention, check_known=self._check_known
         )
         self.erasing = Erasing(store, notes, clock)
         self._store = store
@@ -220,17 +221,21 @@ class Auditing:
     ) -> LogReport:
         """Verify the log against its checkpoints; see `Orchestrator.verify_audit`."""
         await self._check_reader(tenant_id, as_tenant, "verifying the audit log")
-        given = [read_public(text) for text in keys]
-        trusted = given or await asyncio.to_thread(self.checkpoints.public_keys)
+        trusted = [read_public(text) for text in keys]
+        if not trusted and (present := await asyncio.to_thread(self.checkpoints.present_key)) is not None:
+            trusted = [present]
 
-        def work(scan: AuditScan) -> LogReport:
-            try:
-                lines = self.checkpoints.lines() if checkpoints is None else read_checkpoint_lines(Path(checkpoints))
-                return verify_log(scan, trusted, lines, tenant_id=tenant_id, since=since)
-            except OSError as error:
-                raise InvalidRequest(f"the checkpoints cannot be read: {error}.", field="checkpoints") from None
+        def read() -> list[bytes]:
+            return list(self.checkpoints.lines()) if checkpoints is None else read_checkpoint_lines(Path(checkpoints))
 
-        return await self._keeping.scan_audit(work)
+        try:
+            # Before the log: a checkpoint that is written meanwhile may be of entries that the scan does not see.
+            lines = await asyncio.to_thread(read)
+        except OSError as error:
+            raise InvalidRequest(f"the checkpoints cannot be read: {error}.", field="checkpoints") from None
+        return await self._keeping.scan_audit(
+            lambda scan: verify_log(scan, trusted, lines, tenant_id=tenant_id, since=since)
+        )
 
     async def export(
         self,
@@ -252,21 +257,24 @@ class Auditing:
         wish = Wish(
             path=target,
             format=wanted or ExportFormat.JSONL,
-            tenant_id=tenant_id,
-            since=_instant(since, "since"),
-            until=_instant(until, "until"),
+            asked=Asked(tenant_id=tenant_id, since=_instant(since, "since"), until=_instant(until, "until")),
         )
-        details = {"format": wish.format.value, "since": wish.since, "until": wish.until}
+        details = {"format": wish.format.value, "since": wish.asked.since, "until": wish.asked.until}
         await self._notes.record(self._notes.noted(tenant_id or MESH, Action.AUDIT_EXPORTED, "audit", details))
-        checkpoints = self.checkpoints
-        now = self._clock.now()  # before the key: what a replaced one signed is good up to its replacement
-        key = await checkpoints.keys.key() if wish.format is ExportFormat.JSONL else None
-        links = [signed.line() for signed in await asyncio.to_thread(checkpoints.links)]
+        signing = await self._signing() if wish.format is ExportFormat.JSONL else None
         try:
-            return await self._keeping.scan_audit(lambda scan: export_log(scan, wish, key, links, now))
+            return await self._keeping.scan_audit(lambda scan: export_log(scan, wish, signing))
         except OSError as error:
             message = f"the export {path!r:.200} cannot be written: {error.strerror or error}. Name another file."
             raise InvalidRequest(message, field="path") from None
+
+    async def _signing(self) -> Signing:
+        """Say who signs an export, behind a checkpoint of this moment: what is kept elsewhere is compared with it."""
+        checkpoints = self.checkpoints
+        await checkpoints.write_if_possible()
+        key, last = await checkpoints.signing()
+        links = [signed.line() for signed in await asyncio.to_thread(checkpoints.links)]
+        return Signing(key=key, checkpoint=last, at=self._clock.now(), key_links=links)
 
     async def _check_reader(self, tenant_id: str | None, as_tenant: bool, what: str) -> None:
         """Refuse a tenant that may not look; the operator may, also at what is left of a tenant that is gone."""

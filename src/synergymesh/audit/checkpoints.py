@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.key_ring import KeyRing
-from synergymesh.audit.keys import SigningKey, load
+from synergymesh.audit.keys import SigningKey, load, verify_signature
 from synergymesh.audit.sinks import Follower, Sink
 from synergymesh.domain.audit.forms import (
     CHECKPOINT_TAG,
@@ -18,7 +18,7 @@ from synergymesh.domain.audit.forms import (
     KeyLink,
     heads_root,
 )
-from synergymesh.domain.audit.trust import SignedCheckpoint, SignedLink
+from synergymesh.domain.audit.trust import SignedCheckpoint, SignedLink, Trust
 from synergymesh.errors import AuditKeyError, SynergyMeshError
 from synergymesh.logs import Log
 from synergymesh.ports.audit import AuditLog
@@ -108,7 +108,7 @@ class Checkpoints:
         """Write a checkpoint if a head has changed since the last one; give it.
 
         Raises:
-            AuditKeyError: the key cannot be used.
+            AuditKeyError: the key cannot be used, or the end of the file is no checkpoint.
             OSError: the file cannot be written.
             StoreError: the heads cannot be read, or a new key cannot be recorded.
         """
@@ -132,10 +132,22 @@ class Checkpoints:
     async def rotate(self) -> KeyLink:
         """Replace the key, between two checkpoints; see `KeyRing.rotate`."""
         async with self._writing:
-            link = await self.keys.rotate(await self._entries.get_audit_log_id())
+            last = await asyncio.to_thread(self._newest)
+            link = await self.keys.rotate(await self._entries.get_audit_log_id(), last)
         for follower in self.followers:
             follower.wake()
         return link
+
+    async def signing(self) -> tuple[SigningKey, Checkpoint | None]:
+        """Give the signing key, and the checkpoint behind which something is signed with it; None before the first.
+
+        Raises:
+            AuditKeyError: the key cannot be used, or the end of the file is no checkpoint.
+            StoreError: a new key cannot be recorded.
+        """
+        async with self._writing:
+            key = await self.keys.key()
+            return key, await asyncio.to_thread(self._newest)
 
     async def close(self) -> None:
         """Write the last checkpoint and deliver what can be delivered."""
@@ -146,10 +158,7 @@ class Checkpoints:
     # --- in a thread ----------------------------------------------------------------------------------------------
 
     def _write(self, file: CheckpointFile, key: SigningKey, log_id: str, heads: dict[str, Head]) -> Checkpoint | None:
-        if self.last is None:
-            newest = file.last_checkpoint()
-            self.last = None if newest is None else newest.checkpoint
-        last = self.last
+        last = self._newest()
         root = heads_root(heads.values())
         if last is not None and last.root == root and last.log_id == log_id:
             self._heads = heads
@@ -183,16 +192,40 @@ class Checkpoints:
         self.last, self._heads = checkpoint, heads
         return checkpoint
 
-    def public_keys(self) -> list[bytes]:
-        """Give the public keys that links and the key file name, the present one last; none before the first use.
+    def _newest(self) -> Checkpoint | None:
+        if self.last is None and self.file is not None:
+            try:
+                newest = self.file.last_checkpoint()
+            except (OSError, ValueError) as error:
+                raise AuditKeyError(
+                    f"{self.file.path} cannot be continued: {error}. `synergymesh audit verify` says more."
+                ) from None
+            self.last = None if newest is None else newest.checkpoint
+        return self.last
+
+    def present_key(self) -> bytes | None:
+        """Give the public key that signs now, which vouches for those before it; None before the first use.
 
         Raises:
             AuditKeyError: the key cannot be used.
         """
         key_file, key = self.keys.key_file, self.keys.present
-        if key_file is None or self.file is None:
-            return [] if key is None else [key.public]
-        return public_keys(key_file, self.file)
+        if key_file is None:
+            return None if key is None else key.public
+        return present_key(key_file)
+
+    def public_keys(self) -> list[bytes]:
+        """Give the public keys that led to the present one through links, that one last; none before the first use.
+
+        Raises:
+            AuditKeyError: the key cannot be used.
+        """
+        present = self.present_key()
+        if present is None:
+            return []
+        trust = Trust([present], verify_signature)
+        trust.follow(self.links())
+        return [*(key for key in reversed(trust.keys.values()) if key != present), present]
 
     def links(self) -> list[SignedLink]:
         """Give the links between keys that are published, oldest first."""
@@ -205,17 +238,17 @@ class Checkpoints:
                 yield line
 
 
-def public_keys(key_file: Path, file: CheckpointFile) -> list[bytes]:
-    """Give the public keys that the links in a file of checkpoints and a key file name, the present one last.
+def present_key(key_file: Path) -> bytes | None:
+    """Give the public half of a key file; None when there is none.
+
+    What a file of checkpoints says of other keys counts only as far as links lead to them from this one.
 
     Raises:
         AuditKeyError: the key cannot be used.
     """
     try:
-        present = load(key_file).public
+        return load(key_file).public
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
         raise AuditKeyError(f"the audit key {key_file} cannot be read: {error.strerror}.") from None
-    known = [key for signed in file.links() for key in (signed.link.old, signed.link.new)]
-    return [*(key for key in dict.fromkeys(known) if key != present), present]

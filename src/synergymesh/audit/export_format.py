@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from synergymesh.domain.audit.forms import HASH_BYTES, Head, canonical
+from synergymesh.domain.audit.forms import HASH_BYTES, SEQ_MAX, Head, canonical
 from synergymesh.domain.audit.trust import SignedTombstone, signature_of
 
 FORMAT = "synergymesh-audit-export/1"
@@ -78,6 +78,21 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
+# Every escape of JSON, so that the second half of a backslash that is one itself begins none.
+_CODES = re.compile(rb"\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})|\\.", re.DOTALL)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    """Give the character for a code that `as_ascii` has written; what the payload itself has as a code stays one."""
+    code = match[0]
+    if len(code) == 12:
+        high, low = int(code[2:6], 16) - 0xD800, int(code[8:], 16) - 0xDC00
+        return chr(0x10000 + (high << 10) + low).encode()
+    if len(code) == 6 and (number := int(code[2:], 16)) >= 0x7F and not 0xD800 <= number < 0xE000:
+        return chr(number).encode()
+    return code
+
+
 def read_line(line: bytes) -> tuple[bytes, int, bytes, bytes]:
     """Read a line: the tenant's id as JSON, the number, the hash, the payload.
 
@@ -101,10 +116,7 @@ def read_line(line: bytes) -> tuple[bytes, int, bytes, bytes]:
         raise ValueError("it has not the form of an entry")
     payload = line[len(_ENTRY) : hash_at]
     if b"\\u" in payload:
-        try:
-            payload = canonical(json.loads(payload))
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
+        payload = _CODES.sub(_unescape, payload)
     hash_ = unhexlify(line[hash_at + len(_HASH) : hash_end])
     return _tenant(line[tenant_at + len(_TENANT) : -1]), int(seq), hash_, payload
 
@@ -121,10 +133,18 @@ def _tenant(raw: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What an export has of one tenant: the entries behind `before` up to `head`, but for those that were pruned."""
+    """What an export has of one tenant: the entries behind `before` up to `head`, but for those that were pruned.
+
+    Attributes:
+        before: what the first one follows.
+        head: the last one; the same as `before` when none is in the time that was asked for.
+        end: the number of the last entry of the chain at that moment.
+        count: how many lines.
+    """
 
     before: Head
     head: Head
+    end: int
     count: int
 
 
@@ -138,8 +158,11 @@ class Manifest:
         count: lines of the file.
         file_bytes: its size.
         file_sha256: its hash, as hex.
+        tenant_id: whose log was asked for; '' for the mesh's own, None for all.
         since, until: the times that were asked for, nanoseconds since 1970, or None.
         exported_at: nanoseconds since 1970.
+        checkpoint: the number of the last checkpoint before it, 0 when there was none.
+        checkpoint_hash: the hash of that checkpoint; NOTHING when there was none.
         key_id: of the key that signs it.
     """
 
@@ -148,9 +171,12 @@ class Manifest:
     count: int
     file_bytes: int
     file_sha256: str
+    tenant_id: str | None
     since: int | None
     until: int | None
     exported_at: int
+    checkpoint: int
+    checkpoint_hash: bytes
     key_id: str
 
     def content(self) -> bytes:
@@ -164,6 +190,7 @@ class Manifest:
                         "tenant_id": section.head.tenant_id,
                         "first_seq": section.before.seq + 1,
                         "last_seq": section.head.seq,
+                        "end_seq": section.end,
                         "count": section.count,
                         "previous": section.before.hash.hex(),
                         "head": section.head.hash.hex(),
@@ -173,9 +200,12 @@ class Manifest:
                 "count": self.count,
                 "file_bytes": self.file_bytes,
                 "file_sha256": self.file_sha256,
+                "tenant_id": self.tenant_id,
                 "since": self.since,
                 "until": self.until,
                 "exported_at": self.exported_at,
+                "checkpoint": self.checkpoint,
+                "checkpoint_hash": self.checkpoint_hash.hex(),
                 "key_id": self.key_id,
             }
         )
@@ -233,9 +263,12 @@ def read_manifest(text: bytes) -> SignedManifest:
             count=_number(content["count"]),
             file_bytes=_number(content["file_bytes"]),
             file_sha256=_text(content["file_sha256"]),
+            tenant_id=None if content["tenant_id"] is None else _text(content["tenant_id"]),
             since=None if content["since"] is None else _number(content["since"]),
             until=None if content["until"] is None else _number(content["until"]),
             exported_at=_number(content["exported_at"]),
+            checkpoint=_number(content["checkpoint"]),
+            checkpoint_hash=_hash(content["checkpoint_hash"]),
             key_id=_text(content["key_id"]),
         )
         if manifest.content() != canonical(content):
@@ -260,9 +293,13 @@ def read_manifest(text: bytes) -> SignedManifest:
 
 def _section(fields: Any) -> Section:
     tenant_id = _text(fields["tenant_id"])
+    first, last, end = (_number(fields[name]) for name in ("first_seq", "last_seq", "end_seq"))
+    if not 0 < first <= last + 1 <= end + 1:
+        raise ValueError(f"the entries {first} to {last} of {end} are no piece of a chain")
     return Section(
-        before=Head(tenant_id, _number(fields["first_seq"]) - 1, _hash(fields["previous"])),
-        head=Head(tenant_id, _number(fields["last_seq"]), _hash(fields["head"])),
+        before=Head(tenant_id, first - 1, _hash(fields["previous"])),
+        head=Head(tenant_id, last, _hash(fields["head"])),
+        end=end,
         count=_number(fields["count"]),
     )
 
@@ -274,7 +311,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= SEQ_MAX:
         raise ValueError(f"a whole number was expected, not {value!r:.100}")
     return value
 

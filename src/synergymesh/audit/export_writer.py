@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +13,37 @@ from typing import Self
 
 from synergymesh.audit.export_format import Manifest, Section, SignedManifest, manifest_path, write_line
 from synergymesh.audit.keys import SigningKey
-from synergymesh.domain.audit.forms import MANIFEST_TAG, Head
+from synergymesh.domain.audit.forms import MANIFEST_TAG, NOTHING, Checkpoint
 from synergymesh.domain.audit.trust import SignedTombstone
 
 Entry = tuple[int, bytes, bytes]
 """Number, hash and payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Say what an export is to have: of one tenant or of all (None), from `since` on and before `until`."""
+
+    tenant_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """Say who signs a manifest, and when.
+
+    Attributes:
+        key: the signing key.
+        checkpoint: the last one before the export; None when there is none.
+        key_links: lines that lead from older keys to this one.
+        at: nanoseconds since 1970.
+    """
+
+    key: SigningKey
+    checkpoint: Checkpoint | None
+    at: int
+    key_links: Sequence[bytes] = ()
 
 
 class FileInPlace:
@@ -71,33 +98,36 @@ class ExportWriter:
         self.count += len(lines)
         return len(lines)
 
-    def end_tenant(self, before: Head, head: Head, count: int, tombstones: Sequence[SignedTombstone]) -> None:
-        """Say what was added of a tenant: what it follows, its last entry, how many, and what was pruned between."""
-        self._sections.append(Section(before=before, head=head, count=count))
+    def end_tenant(self, section: Section, tombstones: Sequence[SignedTombstone]) -> None:
+        """Say what was added of a tenant, and what was pruned between."""
+        head = section.head
+        self._sections.append(section)
         if tombstones:
             self._tombstones[head.tenant_id] = tuple(tombstones)
 
-    def finish(
-        self, key: SigningKey, key_links: Sequence[bytes], *, since: int | None, until: int | None, exported_at: int
-    ) -> Manifest:
+    def finish(self, signing: Signing, asked: Asked) -> Manifest:
         """Give both files their names; the manifest last, so that it never names a file that is not there."""
         file = self._file
+        key, last = signing.key, signing.checkpoint
         manifest = Manifest(
             log_id=self._log_id,
             sections=tuple(self._sections),
             count=self.count,
             file_bytes=file.bytes,
             file_sha256=file.hash.hexdigest(),
-            since=since,
-            until=until,
-            exported_at=exported_at,
+            tenant_id=asked.tenant_id,
+            since=asked.since,
+            until=asked.until,
+            exported_at=signing.at,
+            checkpoint=0 if last is None else last.number,
+            checkpoint_hash=NOTHING if last is None else last.hash(),
             key_id=key.key_id,
         )
         tombstones: Mapping[str, tuple[SignedTombstone, ...]] = self._tombstones
         signed = SignedManifest(
             manifest=manifest,
             signature=key.sign(MANIFEST_TAG, manifest.content()),
-            key_links=tuple(key_links),
+            key_links=tuple(signing.key_links),
             tombstones=tombstones,
         )
         with FileInPlace(manifest_path(file.path)) as beside:

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from synergymesh.audit.entries import entry_view
-from synergymesh.audit.export_format import manifest_path
+from synergymesh.audit.export_format import Section, manifest_path
 from synergymesh.audit.export_views import cloud_event, csv_header, csv_line
-from synergymesh.audit.export_writer import ExportWriter, FileInPlace
-from synergymesh.audit.keys import SigningKey
-from synergymesh.domain.audit.forms import NOTHING, Head, genesis_hash, read_tombstone
+from synergymesh.audit.export_writer import Asked, ExportWriter, FileInPlace, Signing
+from synergymesh.domain.audit.forms import NOTHING, Head, Tombstone, genesis_hash, is_place, read_tombstone
 from synergymesh.domain.audit.trust import SignedTombstone
-from synergymesh.domain.instants import Instant
+from synergymesh.errors import StoreCorrupt
+from synergymesh.ports.audit import AuditHeadRecord
 from synergymesh.ports.audit_keeping import AuditScan
 
 BATCH = 1_000
+
+ENTRY_FIELDS = 10
+"""What `entry_view` takes of a row of a scan."""
 
 
 class ExportFormat(StrEnum):
@@ -52,37 +55,40 @@ class AuditExport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What is to be exported: of one tenant or of all, from `since` on and before `until`."""
+    """What is to be exported, where to, and in which form."""
 
     path: Path
     format: ExportFormat
-    tenant_id: str | None
-    since: Instant | None
-    until: Instant | None
+    asked: Asked
 
 
-def export_log(
-    scan: AuditScan, wish: Wish, key: SigningKey | None, key_links: Sequence[bytes], now: Instant
-) -> AuditExport:
+def export_log(scan: AuditScan, wish: Wish, signing: Signing | None) -> AuditExport:
     """Write an export; the file gets its name once it is whole.
 
     Of each chain one piece without gaps is exported, from the first to the last entry of the time that is asked for.
 
+    Args:
+        scan: of the database.
+        wish: what, where to and how.
+        signing: who signs the manifest; None for forms that have none.
+
     Raises:
         OSError: a file cannot be written.
+        StoreCorrupt: an entry cannot be written down.
     """
-    tenants = [wish.tenant_id] if wish.tenant_id is not None else scan.tenants()
+    asked = wish.asked
+    tenants = [asked.tenant_id] if asked.tenant_id is not None else scan.tenants()
     with FileInPlace(wish.path) as file:
         if wish.format is ExportFormat.JSONL:
-            assert key is not None
-            return _verifiable(scan, wish, file, tenants, key, key_links, now)
-        log_id = scan.log_id()
+            assert signing is not None
+            return _verifiable(scan, wish, file, tenants, signing)
+        log_id = scan.log_id() or ""
         count = 0
         if wish.format is ExportFormat.CSV:
             file.write(csv_header())
         for tenant_id in tenants:
-            for row in _rows(scan, tenant_id, wish):
-                entry = entry_view(row)
+            for row in _rows(scan, tenant_id, asked):
+                entry = entry_view(row[:ENTRY_FIELDS])
                 file.write(csv_line(entry) if wish.format is ExportFormat.CSV else cloud_event(entry, log_id))
                 count += 1
         file.finish()
@@ -97,41 +103,40 @@ def export_log(
 
 
 def _verifiable(
-    scan: AuditScan,
-    wish: Wish,
-    file: FileInPlace,
-    tenants: Sequence[str],
-    key: SigningKey,
-    key_links: Sequence[bytes],
-    now: Instant,
+    scan: AuditScan, wish: Wish, file: FileInPlace, tenants: Sequence[str], signing: Signing
 ) -> AuditExport:
-    log_id = scan.log_id()
+    log_id, asked = scan.log_id() or "", wish.asked
     writer = ExportWriter(file, log_id)
-    for tenant_id in tenants:
-        stones = [
-            SignedTombstone(content=each.content, signature=each.signature) for each in scan.tombstones(tenant_id)
-        ]
+    ends = {head.tenant_id: head for head in scan.heads() if is_place(head.seq, head.hash)}
+    for tenant_id in sorted({*tenants, *(ends if asked.tenant_id is None else ())}):
+        stones = _tombstones(scan, tenant_id)
+        recorded = ends.get(tenant_id)
         first: int | None = None
-        last: tuple[int, bytes] = (0, NOTHING)
+        last = Head(tenant_id, 0, NOTHING)
         count = 0
         batch: list[tuple[int, bytes, bytes]] = []
-        for row in _rows(scan, tenant_id, wish):
+        for row in _rows(scan, tenant_id, asked):
             first = row[0] if first is None else first
             batch.append((row[0], row[1], row[2]))
             if len(batch) == BATCH:
                 count += writer.add(tenant_id, batch)
-                last = batch[-1][:2]
+                last = Head(tenant_id, *batch[-1][:2])
                 batch.clear()
         if batch:
             count += writer.add(tenant_id, batch)
-            last = batch[-1][:2]
-        if first is None:
+            last = Head(tenant_id, *batch[-1][:2])
+        genesis = Head(tenant_id, 0, genesis_hash(log_id, tenant_id))
+        if first is not None:
+            before = genesis if asked.since is None else _head_before(scan, log_id, tenant_id, first, stones)
+        elif recorded is None:
             continue
-        before = _head_before(scan, log_id, tenant_id, first, stones)
-        if wish.since is None:
-            before = Head(tenant_id, 0, genesis_hash(log_id, tenant_id))
-        writer.end_tenant(before, Head(tenant_id, *last), count, _in_range(stones, before.seq, last[0]))
-    manifest = writer.finish(key, key_links, since=wish.since, until=wish.until, exported_at=now)
+        else:  # the piece is empty, and stands where it would begin
+            last = genesis if asked.since is None and asked.until is not None else _head_of(recorded)
+            before = genesis if asked.since is None else last
+        end = max(last.seq, 0 if recorded is None else recorded.seq)
+        section = Section(before=before, head=last, end=end, count=count)
+        writer.end_tenant(section, _in_range(stones, before.seq, last.seq))
+    manifest = writer.finish(signing, asked)
     return AuditExport(
         path=str(wish.path),
         manifest=str(manifest_path(wish.path)),
@@ -142,34 +147,60 @@ def _verifiable(
     )
 
 
-def _rows(scan: AuditScan, tenant_id: str, wish: Wish) -> Iterator[Sequence[Any]]:
+def _head_of(recorded: AuditHeadRecord) -> Head:
+    return Head(recorded.tenant_id, recorded.seq, recorded.hash)
+
+
+def _tombstones(scan: AuditScan, tenant_id: str) -> list[tuple[SignedTombstone, Tombstone]]:
+    """Give the tombstones of a tenant, as stored and as read; what is none accounts for nothing, and is left out."""
+    found = []
+    for record in scan.tombstones(tenant_id):
+        try:
+            tombstone = read_tombstone(record.content)
+        except ValueError:
+            continue
+        signature = record.signature if isinstance(record.signature, bytes) else b""
+        found.append((SignedTombstone(content=record.content, signature=signature), tombstone))
+    return found
+
+
+def _rows(scan: AuditScan, tenant_id: str, asked: Asked) -> Iterator[Sequence[Any]]:
     """Give the entries of the piece of a chain that is asked for."""
-    first, last = scan.bounds(tenant_id, wish.since, wish.until)
+    first, last = scan.bounds(tenant_id, asked.since, asked.until)
     for row in scan.rows(tenant_id, first - 1):
-        if row[0] > last:
+        seq, hash_, payload, at, action, entity, version, actor, outcome, *_ = row
+        numbers, texts = (at, version), (action, entity, actor, outcome)
+        if (
+            not is_place(seq, hash_)
+            or not isinstance(payload, bytes)
+            or not all(isinstance(value, int) for value in numbers)
+            or not all(isinstance(value, str) for value in texts)
+        ):
+            raise StoreCorrupt(
+                f"entry {seq!r:.50} of {tenant_id or 'the mesh'} is none, so it cannot be exported. "
+                "`synergymesh audit verify` says what happened to the log."
+            )
+        if seq > last:
             return
         yield row
 
 
-def _head_before(scan: AuditScan, log_id: str, tenant_id: str, first: int, stones: Sequence[SignedTombstone]) -> Head:
+def _head_before(
+    scan: AuditScan, log_id: str, tenant_id: str, first: int, stones: Sequence[tuple[SignedTombstone, Tombstone]]
+) -> Head:
     """Give the entry before the first one; a log that is damaged there shows it when the export is verified."""
     if first == 1:
         return Head(tenant_id, 0, genesis_hash(log_id, tenant_id))
     for row in scan.rows(tenant_id, first - 2):
-        if row[0] == first - 1:
+        if row[0] == first - 1 and is_place(row[0], row[1]):
             return Head(tenant_id, first - 1, row[1])
         break
-    for stone in stones:
-        for gap in read_tombstone(stone.content).gaps:
+    for _, stone in stones:
+        for gap in stone.gaps:
             if gap.last == first - 1:
                 return Head(tenant_id, gap.last, gap.head)
     return Head(tenant_id, first - 1, NOTHING)
 
 
-def _in_range(stones: Sequence[SignedTombstone], before: int, last: int) -> list[SignedTombstone]:
-    found = []
-    for stone in stones:
-        gaps = read_tombstone(stone.content).gaps
-        if gaps[-1].last > before and gaps[0].first <= last:
-            found.append(stone)
-    return found
+def _in_range(stones: Sequence[tuple[SignedTombstone, Tombstone]], before: int, last: int) -> list[SignedTombstone]:
+    return [signed for signed, stone in stones if stone.gaps[-1].last > before and stone.gaps[0].first <= last]

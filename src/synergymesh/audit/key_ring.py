@@ -15,7 +15,7 @@ from synergymesh.audit.checkpoint_file import CheckpointFile
 from synergymesh.audit.keys import SigningKey, load, load_or_create, sync_directory, write_key
 from synergymesh.audit.notes import Notes
 from synergymesh.domain.audit.actions import Action
-from synergymesh.domain.audit.forms import KEY_LINK_TAG, MESH, KeyLink, key_id
+from synergymesh.domain.audit.forms import KEY_LINK_TAG, MESH, NOTHING, Checkpoint, KeyLink, key_id
 from synergymesh.domain.audit.trust import SignedLink
 from synergymesh.errors import AuditKeyError
 from synergymesh.logs import Log
@@ -69,8 +69,12 @@ class KeyRing:
         async with self._changing:
             return await self._take() if self.present is None else self.present
 
-    async def rotate(self, log_id: str) -> KeyLink:
+    async def rotate(self, log_id: str, last: Checkpoint | None) -> KeyLink:
         """Make a new key and publish the link from the old one to it; both sign. The old one is revoked by it.
+
+        Args:
+            log_id: of the log.
+            last: the newest checkpoint, with which the old key ends; None before the first.
 
         Raises:
             AuditKeyError: the present key cannot be used.
@@ -82,8 +86,8 @@ class KeyRing:
             raise AuditKeyError("a database in memory has no audit key in a file, so there is none to replace.")
         async with self._changing:
             old = await self._take() if self.present is None else self.present
-            link = await asyncio.to_thread(self._publish, file, key_file, old, log_id)
-            self.present = None
+            self.present = None  # first, since the link may be there even where it could not be written durably
+            link = await asyncio.to_thread(self._publish, file, key_file, old, log_id, last)
             await self._take()
         return link
 
@@ -154,9 +158,18 @@ class KeyRing:
         except OSError as error:
             raise AuditKeyError(f"the audit key {key_file} cannot be written: {error.strerror or error}.") from None
 
-    def _publish(self, file: CheckpointFile, key_file: Path, old: SigningKey, log_id: str) -> KeyLink:
+    def _publish(
+        self, file: CheckpointFile, key_file: Path, old: SigningKey, log_id: str, last: Checkpoint | None
+    ) -> KeyLink:
         new = SigningKey.generate()
-        link = KeyLink(log_id=log_id, old=old.public, new=new.public, at=self._clock.now())
+        link = KeyLink(
+            log_id=log_id,
+            old=old.public,
+            new=new.public,
+            checkpoint=0 if last is None else last.number,
+            previous=NOTHING if last is None else last.hash(),
+            at=self._clock.now(),
+        )
         content = link.content()
         signed = SignedLink(
             link=link,

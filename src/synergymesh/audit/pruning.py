@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
-from synergymesh.audit.key_ring import KeyRing
+from synergymesh.audit.keys import SigningKey
 from synergymesh.audit.notes import Notes
 from synergymesh.domain.audit.actions import CATALOGUE, Action
-from synergymesh.domain.audit.forms import TOMBSTONE_TAG, Tombstone, genesis_hash, read_tombstone
+from synergymesh.domain.audit.forms import TOMBSTONE_TAG, Checkpoint, Tombstone, genesis_hash, read_tombstone
+from synergymesh.domain.audit.keeping import tombstone_name
 from synergymesh.domain.audit.retention import Pruned, Retention, plan_pruning
 from synergymesh.errors import InvalidRequest, LegalHold, StoreError, SynergyMeshError
 from synergymesh.logs import Log
@@ -28,6 +29,9 @@ deleting, which is some 30,000 entries per second, more than an engine writes fo
 
 RETRY_SECONDS = 1.0
 
+TOMBSTONES_MAX = 100
+"""Tombstones that one entry names, by 64 digits each: it is no long one."""
+
 REASON_MAX = 500
 
 log = Log("synergymesh.audit")
@@ -39,7 +43,7 @@ class Pruning:
     def __init__(
         self,
         store: Store,
-        keys: KeyRing,
+        signing: Callable[[], Awaitable[tuple[SigningKey, Checkpoint | None]]],
         notes: Notes,
         clock: Clock,
         *,
@@ -50,14 +54,14 @@ class Pruning:
 
         Args:
             store: with the log.
-            keys: sign tombstones.
+            signing: gives the key that signs tombstones, and the last checkpoint before that.
             notes: records what is done.
             clock: where the time comes from.
             retention: gives how long a tenant's entries are kept; of one that is gone too.
             check_known: raises UnknownTenant unless there is a log of a tenant.
         """
         self._store = store
-        self._keys = keys
+        self._signing = signing
         self._notes = notes
         self._clock = clock
         self._retention = retention
@@ -156,11 +160,17 @@ class Pruning:
             ) from None
         if not planned:
             return 0
-        key = await self._keys.key()
+        key, checkpoint = await self._signing()
         records = []
         for pruned in planned:
             tombstone = Tombstone(
-                log_id=log_id, tenant_id=tenant_id, day=pruned.day, gaps=pruned.gaps, pruned_at=now, key_id=key.key_id
+                log_id=log_id,
+                tenant_id=tenant_id,
+                day=pruned.day,
+                gaps=pruned.gaps,
+                pruned_at=now,
+                checkpoint=0 if checkpoint is None else checkpoint.number,
+                key_id=key.key_id,
             )
             content = tombstone.content()
             records.append(
@@ -168,13 +178,24 @@ class Pruning:
                     tenant_id, pruned.gaps[0].first, pruned.gaps[-1].last, content, key.sign(TOMBSTONE_TAG, content)
                 )
             )
-        count = sum(gap.last - gap.first + 1 for pruned in planned for gap in pruned.gaps)
-        details = {"count": count, "first_day": planned[0].day, "last_day": planned[-1].day}
-        noted = self._notes.noted(tenant_id, Action.AUDIT_PRUNED, "audit", details)
-        if not await self._store.add_audit_tombstones(records, noted):
-            raise LegalHold(tenant_id)
-        self._is_due.set()
-        return count
+        total = 0
+        for start in range(0, len(planned), TOMBSTONES_MAX):
+            days, stones = planned[start : start + TOMBSTONES_MAX], records[start : start + TOMBSTONES_MAX]
+            count = sum(gap.last - gap.first + 1 for pruned in days for gap in pruned.gaps)
+            details = {
+                "count": count,
+                "first_day": days[0].day,
+                "last_day": days[-1].day,
+                "tombstones": [tombstone_name(stone.content) for stone in stones],
+            }
+            # Not the moment, which may be the same for two of them: an entry is pruned once, so its number is enough.
+            number = stones[0].first_seq
+            noted = self._notes.noted(tenant_id, Action.AUDIT_PRUNED, "audit", details, number=number)
+            if not await self._store.add_audit_tombstones(stones, noted):
+                raise LegalHold(tenant_id)
+            self._is_due.set()
+            total += count
+        return total
 
     async def _delete_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -198,7 +219,8 @@ def _plan(scan: AuditScan, log_id: str, tenant_id: str, retention: Retention, no
     return list(plan_pruning(_light_rows(scan, tenant_id), genesis_hash(log_id, tenant_id), pruned, retention, now))
 
 
-def _light_rows(scan: AuditScan, tenant_id: str) -> Iterator[tuple[int, bytes, int, bool]]:
-    sensitive = {action.value for action, described in CATALOGUE.items() if described.sensitive}
+def _light_rows(scan: AuditScan, tenant_id: str) -> Iterator[tuple[int, bytes, int, bool | None]]:
+    sensitive: dict[str, bool | None] = {action.value: entry.sensitive for action, entry in CATALOGUE.items()}
+    sensitive[Action.AUDIT_PRUNED.value] = None
     for seq, hash_, _, at, action, *_ in scan.rows(tenant_id, 0):
-        yield seq, hash_, at, action in sensitive
+        yield seq, hash_, at, sensitive.get(action, False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from itertools import groupby
@@ -30,7 +30,7 @@ from synergymesh.audit.export_format import (
 from synergymesh.audit.keys import read_public, verify_signature
 from synergymesh.domain.audit.forms import MANIFEST_TAG, Gap, Head, genesis_hash
 from synergymesh.domain.audit.trust import WHY, SignedLink, Trust, read_record, verify_checkpoints, verify_tombstones
-from synergymesh.domain.audit.verification import Damage, Finding, LogReport, Row, verify_chain
+from synergymesh.domain.audit.verification import Damage, Finding, LogReport, Row, Verdict, verify_chain
 from synergymesh.errors import AuditKeyError
 
 INTACT, DAMAGED, USAGE = 0, 1, 2
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(_clean(f"error: {error}") + "\n")
         return USAGE
     sys.stdout.write(as_json(report) if given.json else as_text(report))
-    return INTACT if report.is_intact else DAMAGED
+    return INTACT if report.verdict is Verdict.INTACT else DAMAGED
 
 
 def verify_export(export: Path, manifest: Path, keys: Sequence[bytes], checkpoints: Sequence[bytes] = ()) -> LogReport:
@@ -86,6 +86,7 @@ class _Export:
         self.trust = trust
         self.report = LogReport(log_id=self.manifest.log_id)
         self.pins: dict[str, dict[int, bytes]] = {}
+        self.known: dict[str, int] = {}
         self.unreadable: Finding | None = None
         self.hash = sha256()
         self.bytes = 0
@@ -99,14 +100,25 @@ class _Export:
             findings.append(_of_log(Damage.UNREADABLE, f"a link between keys is none: {error}"))
             links = []
         findings += trust.follow(links)
-        damage = trust.check(MANIFEST_TAG, manifest.content(), self.signed.signature, manifest.log_id, manifest.key_id)
+        damage = trust.check(
+            MANIFEST_TAG,
+            manifest.content(),
+            self.signed.signature,
+            log_id=manifest.log_id,
+            signed_by=manifest.key_id,
+            checkpoint=manifest.checkpoint,
+        )
         if damage is not None:
             findings.append(_of_log(damage, f"the manifest {WHY[damage]}"))
         if checkpoints:
-            pinned = verify_checkpoints(checkpoints, trust)
+            number = manifest.checkpoint
+            pinned = verify_checkpoints(checkpoints, trust, until=number)
             findings += pinned.findings
-            self.pins = pinned.pins
+            self.pins, self.known = pinned.pins, pinned.known
             self.report.checkpoints = pinned.count
+            if pinned.hashes.get(number, manifest.checkpoint_hash) != manifest.checkpoint_hash:
+                detail = f"the export was made behind another checkpoint {number:,} than the one that was kept"
+                findings.append(_of_log(Damage.FORKED, detail))
 
     def verify(self, export: Path) -> LogReport:
         """Go through the file."""
@@ -135,9 +147,29 @@ class _Export:
             for section in self.manifest.sections:
                 if section.head.tenant_id not in seen:
                     self._verify_section(section, iter(()))
+        self._look_for_absent(sections)
         if not found and (self.hash.hexdigest() != self.manifest.file_sha256 or self.bytes != self.manifest.file_bytes):
             found.append(_of_log(Damage.CHANGED, "the file is not the one that the manifest signed"))
+        self.report.is_proven = True  # by the manifest, or something is wrong with it
         return self.report
+
+    def _look_for_absent(self, sections: Mapping[str, Section]) -> None:
+        """Compare what the export says that there was with the checkpoints that were signed before it."""
+        asked = self.manifest.tenant_id
+        for tenant_id, known in sorted(self.known.items()):
+            section = sections.get(tenant_id)
+            end = 0 if section is None else section.end
+            if known <= end or asked not in (None, tenant_id):
+                continue
+            what = "and what followed is gone" if end else "and all others are gone"
+            self.report.findings.append(
+                Finding(
+                    damage=Damage.TRUNCATED if end else Damage.MISSING,
+                    tenant_id=tenant_id,
+                    seq=end + 1,
+                    detail=f"entry {end + 1:,} {what}; a checkpoint before the export has {known:,}.",
+                )
+            )
 
     def _verify_section(self, section: Section, rows: Iterator[Row]) -> None:
         tenant_id, before, head = section.head.tenant_id, section.before, section.head
@@ -151,15 +183,27 @@ class _Export:
             detail = "the chain does not begin in this log."
             self.report.findings.append(Finding(damage=Damage.WRONG_LOG, tenant_id=tenant_id, seq=1, detail=detail))
             return
-        pins = {seq: hash_ for seq, hash_ in self.pins.get(tenant_id, {}).items() if before.seq < seq <= head.seq}
+        known = self.pins.get(tenant_id, {})
+        if known.get(before.seq, before.hash) != before.hash:
+            detail = f"entry {before.seq:,}, before the export, is not the one that a checkpoint signed."
+            self.report.findings.append(
+                Finding(damage=Damage.FORKED, tenant_id=tenant_id, seq=before.seq, detail=detail)
+            )
+        pins = {seq: hash_ for seq, hash_ in known.items() if before.seq < seq <= head.seq}
+        if head.seq > before.seq:
+            pins = {head.seq: head.hash, **pins}
         signed = _range(gaps, head)
-        chain = verify_chain(
-            self.manifest.log_id, tenant_id, rows, pins={head.seq: head.hash, **pins}, gaps=signed, start=start
-        )
+        chain = verify_chain(self.manifest.log_id, tenant_id, rows, pins=pins, gaps=signed, start=start)
         if self.unreadable is not None and chain.finding is not None and chain.finding.seq == chain.head.seq + 1:
             chain = replace(chain, finding=None)  # what follows may be there, behind the line that cannot be read
             self.unreadable = replace(self.unreadable, tenant_id=tenant_id, seq=chain.head.seq + 1)
         self.report.add(chain)
+        is_whole = self.manifest.until is None and self.unreadable is None
+        if is_whole and chain.finding is None and chain.head.seq < section.end:
+            detail = f"entry {head.seq + 1:,} and what followed was gone already; {section.end:,} had been sealed."
+            self.report.findings.append(
+                Finding(damage=Damage.TRUNCATED, tenant_id=tenant_id, seq=head.seq + 1, detail=detail)
+            )
         if chain.finding is None and chain.head.seq > head.seq:
             detail = f"entry {head.seq + 1:,} is behind the last one that the manifest signed."
             self.report.findings.append(
@@ -213,21 +257,25 @@ def read_checkpoint_lines(path: Path) -> list[bytes]:
 
 def as_json(report: LogReport) -> str:
     """Give a report as JSON in ASCII."""
-    return json.dumps({"intact": report.is_intact, **asdict(report)}, indent=2) + "\n"
+    verdict = report.verdict
+    return json.dumps({"intact": verdict is Verdict.INTACT, "verdict": verdict, **asdict(report)}, indent=2) + "\n"
 
 
 def as_text(report: LogReport) -> str:
     """Give a report for people: a line for each finding, and one for the whole."""
     lines = []
-    for finding in report.findings:
+    for prefix, finding in [("note: ", each) for each in report.notes] + [("", each) for each in report.findings]:
         place = ""
         if finding.tenant_id is not None:
             place = f" {finding.tenant_id or 'mesh'}" + ("" if finding.seq is None else f" #{finding.seq:,}")
-        lines.append(_clean(f"{finding.damage.value}{place}: {finding.detail}"))
-    verdict = "intact" if report.is_intact else "DAMAGED"
+        lines.append(_clean(f"{prefix}{finding.damage.value}{place}: {finding.detail}"))
+    verdict = "DAMAGED" if report.verdict is Verdict.DAMAGED else report.verdict.value
     pruned = f", {report.pruned:,} pruned" if report.pruned else ""
     checkpoints = f", {report.checkpoints:,} checkpoints" if report.checkpoints else ""
-    lines.append(f"{verdict}: {report.entries:,} entries in {report.chains:,} chains{pruned}{checkpoints}")
+    behind = f", {report.unpinned:,} behind the last checkpoint" if report.checkpoints and report.unpinned else ""
+    unproven = "; nothing signed speaks for them" if report.verdict is Verdict.UNPROVEN else ""
+    figures = f"{report.entries:,} entries in {report.chains:,} chains{pruned}{checkpoints}{behind}{unproven}"
+    lines.append(f"{verdict}: {figures}")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synergymesh.cli import output
-from synergymesh.cli.endings import NOT_SUCCESSFUL, Ended
+from synergymesh.cli.endings import NOT_SUCCESSFUL, USAGE, Ended
 from synergymesh.cli.moments import read_moment
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 from synergymesh.domain.instants import to_datetime
@@ -158,15 +158,21 @@ def verify(
     database: DatabaseOption = DATABASE_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify every link of the log against its signed checkpoints; ends with 1 when something is wrong."""
+    """Verify every link of the log against its signed checkpoints.
+
+    Ends with 1 when something is wrong, and with 2 when nothing is, and nothing signed speaks for it either.
+    """
     from synergymesh.audit.verify import as_json as report_json
     from synergymesh.audit.verify import as_text
+    from synergymesh.domain.audit.verification import Verdict
 
     report = asyncio.run(_verify(database, tenant, since, key or [], checkpoints))
     output.write(report_json(report) if as_json else as_text(report))
-    if not as_json and report.unpinned:
+    if not as_json and report.checkpoints and report.unpinned:
         output.note(f"{report.unpinned:,} entries are behind the last checkpoint: only the chain speaks for them")
-    if not report.is_intact:
+    if report.verdict is Verdict.UNPROVEN:
+        raise Ended(USAGE)
+    if report.verdict is Verdict.DAMAGED:
         raise Ended(NOT_SUCCESSFUL)
 
 
@@ -175,7 +181,7 @@ async def _verify(
 ) -> Any:
     """Verify on a connection that only reads: no process has to be asked, and nothing is changed."""
     from synergymesh.audit.checkpoint_file import CheckpointFile
-    from synergymesh.audit.checkpoints import public_keys
+    from synergymesh.audit.checkpoints import present_key
     from synergymesh.audit.keys import read_public
     from synergymesh.audit.verify import read_checkpoint_lines
     from synergymesh.audit.verifying import verify_log
@@ -189,7 +195,9 @@ async def _verify(
     assert places.checkpoints is not None
     assert places.key is not None
     file = CheckpointFile(places.checkpoints)
-    trusted = [read_public(text) for text in keys] or public_keys(places.key, file)
+    trusted = [read_public(text) for text in keys]
+    if not trusted and (present := present_key(places.key)) is not None:
+        trusted = [present]
     if not trusted:
         output.note("there is no key yet, so nothing is signed: only the chains are verified")
     try:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from synergymesh.audit.checkpoint_file import CheckpointFile
-from synergymesh.audit.checkpoints import public_keys
+from synergymesh.audit.checkpoints import present_key
 from synergymesh.audit.entries import AuditEntry, record_view
 from synergymesh.audit.verifying import verify_log
 from synergymesh.audit_assembly import audit_places
 from synergymesh.diagnostics.audit_lag import examine_audit_lag
 from synergymesh.diagnostics.findings import Finding, note, ok, wrong
 from synergymesh.domain.audit.actions import CATALOGUE, Action, Outcome
-from synergymesh.domain.audit.verification import Damage, LogReport
+from synergymesh.domain.audit.verification import Damage, LogReport, Verdict
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.ports.audit_keeping import AuditScan, UnsuccessfulRecord
 from synergymesh.settings import read_settings
@@ -110,10 +110,11 @@ async def examine_audit(
     assert places.checkpoints is not None
     assert places.key is not None
     file = CheckpointFile(places.checkpoints)
-    keys = public_keys(places.key, file)
+    present = present_key(places.key)
+    keys = [] if present is None else [present]
+    lines = [line for _, line in file.lines()] if keys else []  # before the log, which may grow meanwhile
 
     def work(scan: AuditScan) -> tuple[LogReport, list[UnsuccessfulRecord], list[AuditEntry]]:
-        lines = [line for _, line in file.lines()] if keys else []
         report = verify_log(scan, keys, lines, tenant_id=tenant_id)
         sensitive = scan.newest(SENSITIVE, tenant_id, since, SENSITIVE_SHOWN_MAX)
         return report, scan.unsuccessful(tenant_id, since), [record_view(record) for record in sensitive]
@@ -164,6 +165,12 @@ def _gaps(report: LogReport, *, is_signed: bool) -> Iterator[Finding]:
             "gaps",
             f"{said} None of them is signed.",
             "The key and the first checkpoint are made by an orchestrator; keep the public key elsewhere then.",
+        )
+    elif report.verdict is Verdict.UNPROVEN:
+        yield note(
+            "gaps",
+            f"{said} There is a key, and no checkpoint that speaks for them.",
+            "The first one comes within `audit_checkpoint_seconds`; if there were some, somebody took them away.",
         )
     else:
         yield ok("gaps", f"{said} {report.checkpoints:,} checkpoints agree.")

@@ -53,16 +53,28 @@ class UnsuccessfulRecord(msgspec.Struct, frozen=True, gc=False):
 class AuditScan(Protocol):
     """Read the log from one end to the other, in one thread, as it was at one moment."""
 
-    def log_id(self) -> str:
-        """Give the id of the log; empty before its first entry."""
+    def log_id(self) -> str | None:
+        """Give the id of the log; empty before its first entry, None if what stands there is none."""
         ...
 
     def heads(self) -> list[AuditHeadRecord]:
-        """Give the recorded end of every chain, ordered by tenant."""
+        """Give the recorded end of every chain, whatever stands there."""
         ...
 
     def tenants(self) -> list[str]:
-        """Give every tenant that has entries, whether it has a recorded end or not, in order."""
+        """Give every tenant that has entries or tombstones, whether it has a recorded end or not, in order."""
+        ...
+
+    def strays(self, tenant_id: str | None) -> list[tuple[object, object]]:
+        """Give tenant and number of rows that `rows` gives for nobody, of one tenant or of all (None); at most 100."""
+        ...
+
+    def extent(self) -> tuple[int, int]:
+        """Count the rows of the table itself, past its indexes, and give the largest place in the log (0 of none)."""
+        ...
+
+    def holds(self) -> list[tuple[object, object, object]]:
+        """Give tenant, reason and time of every legal hold, whatever stands there."""
         ...
 
     def bounds(self, tenant_id: str, since: Instant | None, until: Instant | None) -> tuple[int, int]:
@@ -70,9 +82,10 @@ class AuditScan(Protocol):
         ...
 
     def rows(self, tenant_id: str, after_seq: int) -> Iterator[Sequence[Any]]:
-        """Give a chain in its order: number, hash, payload, at, action, entity, version, actor, outcome, tenant.
+        """Give a chain in its order, from number 1 on.
 
-        What stands in the database is given as it is, whatever it is.
+        A row is number, hash, payload, at, action, entity, version, actor, outcome, tenant, and its place in the log.
+        What stands in the database is given as it is, whatever it is, also a number twice.
         """
         ...
 

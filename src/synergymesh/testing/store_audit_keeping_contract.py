@@ -39,7 +39,7 @@ async def bury(store: Store, *pieces: tuple[int, int], number: int = 1) -> bool:
     hashes = {row.seq: row.hash for row in rows} | {0: genesis_hash(await store.get_audit_log_id(), ACME)}
     gaps = tuple(Gap(first=first, last=last, previous=hashes[first - 1], head=hashes[last]) for first, last in pieces)
     content = Tombstone(
-        log_id="log", tenant_id=ACME, day="2026-11-22", gaps=gaps, pruned_at=number, key_id="k"
+        log_id="log", tenant_id=ACME, day="2026-11-22", gaps=gaps, pruned_at=number, checkpoint=0, key_id="k"
     ).content()
     stone = TombstoneRecord(ACME, gaps[0].first, gaps[-1].last, content, b"signature")
     return await store.add_audit_tombstones([stone], keeping_note(Action.AUDIT_PRUNED, number))
@@ -58,13 +58,19 @@ class AuditKeepingContract:
         entries = await store.list_audit_entries(ACME, after_seq=0, limit=1_000)
         rows = await store.scan_audit(lambda scan: [tuple(row) for row in scan.rows(ACME, 0)])
         assert rows == [
-            (e.seq, e.hash, e.payload, e.at, e.action, e.entity, e.version, e.actor, e.outcome, e.tenant_id)
+            (e.seq, e.hash, e.payload, e.at, e.action, e.entity, e.version, e.actor, e.outcome, e.tenant_id, e.entry_id)
             for e in entries
         ]
         assert await store.scan_audit(lambda scan: [row[0] for row in scan.rows(ACME, 10)]) == [11, 12, 13]
         assert ACME in await store.scan_audit(lambda scan: scan.tenants())
         assert await store.scan_audit(lambda scan: scan.log_id()) == await store.get_audit_log_id()
         assert await store.scan_audit(lambda scan: scan.heads()) == await store.list_audit_heads()
+        heads = await store.list_audit_heads()
+        total = sum(head.seq for head in heads)
+        assert await store.scan_audit(lambda scan: scan.extent()) == (total, total)
+        assert await store.scan_audit(lambda scan: scan.strays(None)) == []
+        assert await store.scan_audit(lambda scan: scan.strays(ACME)) == []
+        assert await store.scan_audit(lambda scan: scan.holds()) == []
 
     async def test_a_scan_counts_what_did_not_succeed_by_reason(self, store: Store) -> None:
         error = b'{"type":"builtins.ValueError","message":"no","chain":[]}'

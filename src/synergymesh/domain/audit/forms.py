@@ -127,6 +127,17 @@ class Head:
     hash: bytes
 
 
+def is_place(seq: object, hash_: object) -> bool:
+    """Whether these are a number and a hash in a chain: a database lets anything stand in a column."""
+    return (
+        isinstance(seq, int)
+        and not isinstance(seq, bool)
+        and 0 < seq <= SEQ_MAX
+        and isinstance(hash_, bytes)
+        and len(hash_) == HASH_BYTES
+    )
+
+
 def head_leaf(head: Head) -> bytes:
     """Give the leaf hash of a head."""
     leaf = _fields(HEAD_TAG, head.tenant_id.encode()) + _HEAD.pack(8, head.seq, HASH_BYTES, head.hash)
@@ -251,6 +262,7 @@ class Tombstone:
         day: UTC, `2026-11-22`.
         gaps: ascending; what lies between them was kept.
         pruned_at: nanoseconds since 1970.
+        checkpoint: the number of the last checkpoint before it, 0 when there was none.
         key_id: of the key that signs it.
     """
 
@@ -259,6 +271,7 @@ class Tombstone:
     day: str
     gaps: tuple[Gap, ...]
     pruned_at: int
+    checkpoint: int
     key_id: str
 
     @property
@@ -276,6 +289,7 @@ class Tombstone:
                 "gaps": [[gap.first, gap.last, gap.previous.hex(), gap.head.hex()] for gap in self.gaps],
                 "count": self.count,
                 "pruned_at": self.pruned_at,
+                "checkpoint": self.checkpoint,
                 "key_id": self.key_id,
             }
         )
@@ -283,16 +297,36 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLink:
-    """The step from one key to the next: `old` and `new` are public keys of 32 bytes."""
+    """The step from one key to the next.
+
+    Attributes:
+        log_id: of the log.
+        old, new: public keys of 32 bytes.
+        checkpoint: the number of the last checkpoint before it, 0 when there was none: what the old key signs after
+            that counts for nothing.
+        previous: the hash of that checkpoint; NOTHING when there was none.
+        at: nanoseconds since 1970.
+    """
 
     log_id: str
     old: bytes
     new: bytes
+    checkpoint: int
+    previous: bytes
     at: int
 
     def content(self) -> bytes:
         """Give the bytes that both keys sign."""
-        return canonical({"log_id": self.log_id, "old": self.old.hex(), "new": self.new.hex(), "at": self.at})
+        return canonical(
+            {
+                "log_id": self.log_id,
+                "old": self.old.hex(),
+                "new": self.new.hex(),
+                "checkpoint": self.checkpoint,
+                "previous": self.previous.hex(),
+                "at": self.at,
+            }
+        )
 
 
 # --- reading what was signed ----------------------------------------------------------------------------------------
@@ -326,6 +360,8 @@ def read_tombstone(content: bytes) -> Tombstone:
     Raises:
         ValueError: it is none, or its gaps do not follow each other.
     """
+    if not isinstance(content, bytes):
+        raise ValueError("the content is not in bytes")
     fields = _object(content)
     listed = fields.get("gaps")
     if not isinstance(listed, list) or not listed:
@@ -344,6 +380,7 @@ def read_tombstone(content: bytes) -> Tombstone:
         day=_text(fields, "day"),
         gaps=tuple(gaps),
         pruned_at=_number(fields, "pruned_at"),
+        checkpoint=_number(fields, "checkpoint"),
         key_id=_text(fields, "key_id"),
     )
     return _same(tombstone, content)
@@ -360,6 +397,8 @@ def read_key_link(content: bytes) -> KeyLink:
         log_id=_text(fields, "log_id"),
         old=_hash(fields.get("old")),
         new=_hash(fields.get("new")),
+        checkpoint=_number(fields, "checkpoint"),
+        previous=_hash(fields.get("previous")),
         at=_number(fields, "at"),
     )
     return _same(link, content)

@@ -48,7 +48,7 @@ class Pruned:
 
 
 def plan_pruning(
-    rows: Iterable[tuple[int, bytes, int, bool]],
+    rows: Iterable[tuple[int, bytes, int, bool | None]],
     genesis: bytes,
     pruned: Sequence[Gap],
     retention: Retention,
@@ -60,7 +60,8 @@ def plan_pruning(
     whatever clocks did.
 
     Args:
-        rows: number, hash, time and whether it is sensitive, of what is left of the chain, in its order.
+        rows: number, hash, time and whether it is sensitive, of what is left of the chain, in its order. None of what
+            is never deleted: the entries that name tombstones, which are kept as long as those are.
         genesis: what the first entry follows.
         pruned: gaps that are there already; entries of them that are not deleted yet are counted no second time.
         retention: how long entries are kept.
@@ -95,7 +96,7 @@ def plan_pruning(
                     f"entries {before_seq + 1:,} to {seq - 1:,} are gone, and no tombstone accounts for them"
                 )
             before_hash = pruned_ends[seq - 1]
-        if day <= (last_sensitive if sensitive else last_routine):
+        if sensitive is not None and day <= (last_sensitive if sensitive else last_routine):
             if gaps and gaps[-1].last == seq - 1:
                 last = gaps.pop()
                 gaps.append(Gap(first=last.first, last=seq, previous=last.previous, head=hash_))

@@ -17,6 +17,7 @@ from synergymesh.domain.audit.forms import (
     HASH_BYTES,
     KEY_LINK_TAG,
     NOTHING,
+    SEQ_MAX,
     TOMBSTONE_TAG,
     Checkpoint,
     Head,
@@ -94,37 +95,51 @@ def read_record(line: bytes) -> SignedCheckpoint | SignedLink:
         raise ValueError("nested too deeply") from None
     if not isinstance(fields, dict):
         raise ValueError("a record must be an object")
+    if canonical(fields) != line:
+        raise ValueError("it is not in its canonical form")
     if "key_link" in fields:
         return SignedLink(
             link=read_key_link(canonical(fields["key_link"])),
             signature=signature_of(fields.get("signature")),
             signature_of_new=signature_of(fields.get("signature_of_new")),
         )
-    if "checkpoint" not in fields or not isinstance(fields.get("heads"), list):
-        raise ValueError("a record must have a checkpoint and heads, or a key_link")
+    full = fields.get("full")
+    if "checkpoint" not in fields or not isinstance(fields.get("heads"), list) or not isinstance(full, bool):
+        raise ValueError("a record must have a checkpoint, heads, and whether these are all, or a key_link")
+    if "signature" in fields and len(fields) > 4:
+        raise ValueError("it has fields that do not belong there")
     return SignedCheckpoint(
         checkpoint=read_checkpoint(canonical(fields["checkpoint"])),
         signature=signature_of(fields.get("signature")),
         heads=tuple(_head(item) for item in fields["heads"]),
-        full=fields.get("full") is True,
+        full=full,
     )
 
 
 def signature_of(value: object) -> bytes:
     """Read a signature; one that is missing or no hexadecimal text is empty, and refused where it is compared."""
     try:
-        return bytes.fromhex(value) if isinstance(value, str) else b""
+        return _bytes(value)
     except ValueError:
         return b""
+
+
+def _bytes(value: object) -> bytes:
+    """Read hexadecimal text in the only form in which it is written: small letters, without spaces."""
+    read = bytes.fromhex(value) if isinstance(value, str) else b""
+    if read.hex() != value:
+        raise ValueError("a text of hexadecimal digits was expected")
+    return read
 
 
 def _head(item: Any) -> Head:
     if not isinstance(item, list) or len(item) != 3:
         raise ValueError("a head must be [tenant, number, hash]")
     tenant_id, seq, hash_ = item
-    if not isinstance(tenant_id, str) or not isinstance(seq, int) or isinstance(seq, bool) or seq < 0:
+    if not isinstance(tenant_id, str) or not isinstance(seq, int) or isinstance(seq, bool) or not 0 <= seq <= SEQ_MAX:
         raise ValueError("a head must be [tenant, number, hash]")
-    value = bytes.fromhex(hash_) if isinstance(hash_, str) else b""
+    tenant_id.encode()  # a lone half of a surrogate pair is a text of JSON, and none that can be hashed
+    value = _bytes(hash_)
     if len(value) != HASH_BYTES:
         raise ValueError("a hash must have 32 bytes")
     return Head(tenant_id, seq, value)
@@ -134,9 +149,11 @@ def _head(item: Any) -> Head:
 
 
 class Trust:
-    """Know which keys are trusted: those that were given, and those that they vouch for through links.
+    """Know which keys are trusted, and how far: those that were given, and those that links lead to from them.
 
-    A link counts in both directions: the old key vouches for the new one, and the new one for the old one's past.
+    A link counts in both directions: the old key vouches for the new one, and the new one for the old one's past. It
+    ends the old key: that counts for what it signed up to the checkpoint that the link names, and vouches for no other
+    successor, since whoever has stolen it can sign links too.
 
     Attributes:
         log_id: the log that everything has to belong to; empty until the first thing says it.
@@ -147,27 +164,46 @@ class Trust:
         self.log_id = log_id
         self.keys = {key_id(key): key for key in keys}
         self._verify = verify
+        self._heirs = set(self.keys)
+        self._successors: dict[str, str] = {}
+        self._ends: dict[str, int] = {}
 
-    def follow(self, links: Sequence[SignedLink]) -> list[Finding]:
-        """Trust the keys that links lead to; give what is wrong with links from or to trusted keys."""
+    def follow(self, links: Iterable[SignedLink]) -> list[Finding]:
+        """Trust the keys that links lead to; give what is wrong with links, also with those that lead nowhere."""
         findings: list[Finding] = []
-        left = list(links)
-        while True:
-            usable = [each for each in left if key_id(each.link.old) in self.keys or key_id(each.link.new) in self.keys]
-            if not usable:
+        left = list(dict.fromkeys(links))
+        while left:
+            # From a trusted key to what was before it, as long as there is such a link, and only then to what follows.
+            each = next((one for one in left if key_id(one.link.new) in self.keys), None) or next(
+                (one for one in left if key_id(one.link.old) in self._heirs - self._successors.keys()), None
+            )
+            if each is None:
                 break
-            for each in usable:
-                left.remove(each)
-                damage = self._damage_of(each)
-                if damage is not None:
-                    detail = (
-                        f"the link between the keys {key_id(each.link.old)} and {key_id(each.link.new)} is no good."
-                    )
-                    findings.append(Finding(damage=damage, tenant_id=None, seq=None, detail=detail))
-                    continue
-                for key in (each.link.old, each.link.new):
-                    self.keys[key_id(key)] = key
+            left.remove(each)
+            damage = self._damage_of(each)
+            if damage is not None:
+                findings.append(_of_link(damage, each.link, "is no good"))
+            elif self._successors.get(key_id(each.link.old), key_id(each.link.new)) != key_id(each.link.new):
+                findings.append(_of_link(Damage.FORKED, each.link, _SECOND))
+            else:
+                self._adopt(each.link)
+        for each in left:
+            if key_id(each.link.old) not in self.keys:
+                findings.append(_of_link(Damage.WRONG_KEY, each.link, "touches no key that is trusted"))
+            elif (damage := self._damage_of(each)) is not None:
+                findings.append(_of_link(damage, each.link, "is no good"))
+            else:
+                findings.append(_of_link(Damage.FORKED, each.link, _SECOND))
         return findings
+
+    def _adopt(self, link: KeyLink) -> None:
+        old, new = key_id(link.old), key_id(link.new)
+        if new not in self.keys:
+            self._heirs.add(new)
+        self.keys.setdefault(new, link.new)
+        self.keys.setdefault(old, link.old)
+        self._successors[old] = new
+        self._ends[old] = min(link.checkpoint, self._ends.get(old, SEQ_MAX), self._ends.get(new, SEQ_MAX))
 
     def _damage_of(self, each: SignedLink) -> Damage | None:
         link = each.link
@@ -181,23 +217,30 @@ class Trust:
                 return Damage.BAD_SIGNATURE
         return None
 
-    def check(self, tag: bytes, content: bytes, signature: bytes, log_id: str, signed_by: str) -> Damage | None:
-        """Say what is wrong with something signed, or None."""
-        if len(signature) != SIGNATURE_BYTES:
+    def check(
+        self, tag: bytes, content: bytes, signature: bytes, *, log_id: str, signed_by: str, checkpoint: int
+    ) -> Damage | None:
+        """Say what is wrong with something that was signed behind a checkpoint, or None."""
+        if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
             return Damage.UNSIGNED
         key = self.keys.get(signed_by)
         if key is None:
             return Damage.WRONG_KEY
         if not self._verify(key, signature, signed_bytes(tag, content)):
             return Damage.BAD_SIGNATURE
+        if checkpoint > self._ends.get(signed_by, SEQ_MAX):
+            return Damage.REPLACED_KEY
         if not self.log_id:
             self.log_id = log_id
         return None if log_id == self.log_id else Damage.WRONG_LOG
 
 
+_SECOND = "is a second one: the old key had a successor already"
+
 WHY = {
     Damage.UNSIGNED: "has no whole signature",
     Damage.WRONG_KEY: "is signed by a key that is not trusted",
+    Damage.REPLACED_KEY: "is signed by a key that had been replaced before",
     Damage.BAD_SIGNATURE: "is not what was signed",
     Damage.WRONG_LOG: "belongs to another log",
 }
@@ -216,7 +259,10 @@ class Pinned:
         start: those that the checkpoint signed from which on is verified; None for the beginning.
         last: the last good checkpoint.
         count: how many are good.
+        known: the largest number of each tenant that was signed up to the checkpoint `until`.
+        hashes: of the checkpoints with a good signature, by number.
         findings: what is wrong, in the order of the lines.
+        notes: what is wrong before the checkpoint from which on is verified, and with its place behind those.
     """
 
     pins: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -224,65 +270,104 @@ class Pinned:
     start: dict[str, Head] | None = None
     last: Checkpoint | None = None
     count: int = 0
+    known: dict[str, int] = field(default_factory=dict)
+    hashes: dict[int, bytes] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
 
 
-def verify_checkpoints(lines: Iterable[bytes], trust: Trust, *, since: int | None = None) -> Pinned:
+def verify_checkpoints(
+    lines: Iterable[bytes], trust: Trust, *, since: int | None = None, until: int | None = None
+) -> Pinned:
     """Verify published checkpoints, and give what they pin.
 
     Args:
         lines: as they were published, of one file or of several one after the other; repeated ones do no harm.
         trust: the keys and the log; follows the links among the lines.
-        since: the number of the checkpoint whose heads are wanted in `start`.
+        since: the number of the checkpoint from which on, whose heads are wanted in `start`; those before it pin
+            nothing.
+        until: the number of the checkpoint up to which `known` is wanted.
     """
     pinned = Pinned()
-    records: list[SignedCheckpoint] = []
+    records: list[SignedCheckpoint | Finding] = []
     links: list[SignedLink] = []
     for number, line in enumerate(lines, 1):
         try:
             record = read_record(line)
         except ValueError as error:
-            pinned.findings.append(_of_checkpoint(Damage.UNREADABLE, None, f"line {number:,} is no record: {error}"))
+            records.append(_of_checkpoint(Damage.UNREADABLE, None, f"line {number:,} is no record: {error}"))
             continue
         if isinstance(record, SignedLink):
             links.append(record)
         else:
             records.append(record)
-    pinned.findings += trust.follow(links)
-    _Checkpoints(pinned, trust, since).follow(records)
+    of_links = trust.follow(links)
+    way = _Checkpoints(pinned, trust, since, until)
+    way.follow(records)
+    way.compare_with([each.link for each in links])
+    pinned.findings = of_links + pinned.findings
     return pinned
 
 
 class _Checkpoints:
     """One way along checkpoints."""
 
-    def __init__(self, pinned: Pinned, trust: Trust, since: int | None) -> None:
+    def __init__(self, pinned: Pinned, trust: Trust, since: int | None, until: int | None) -> None:
         self.pinned = pinned
         self.trust = trust
         self.since = since
+        self.until = until
         self.work = ROOTS_WORK_MAX
         self.lacks_heads = True  # until a line has all of them
 
-    def follow(self, records: Sequence[SignedCheckpoint]) -> None:
-        """Go along all of them."""
-        newest = max((record.checkpoint.number for record in records), default=0)
+    def follow(self, records: Sequence[SignedCheckpoint | Finding]) -> None:
+        """Go along all of them, and along what was found instead of one."""
+        numbers = [each.checkpoint.number for each in records if isinstance(each, SignedCheckpoint)]
+        newest = max(numbers, default=0)
         for record in records:
-            self.add(record, is_newest=record.checkpoint.number == newest)
+            if isinstance(record, Finding):
+                self.pinned.findings.append(record)
+            else:
+                self.add(record, is_newest=record.checkpoint.number in (newest, self.since))
         if records and self.lacks_heads and not self.pinned.findings:
             detail = "no line before the newest checkpoint has all heads, so that it cannot be compared"
             self.pinned.findings.append(_of_checkpoint(Damage.MISSING, newest, detail))
+
+    def compare_with(self, links: Iterable[KeyLink]) -> None:
+        """Look whether the checkpoints that links name are there: what the old key signed ends with them."""
+        hashes = self.pinned.hashes
+        first = min(hashes, default=0)
+        for link in links:
+            number = link.checkpoint
+            if not number or first > number or key_id(link.new) not in self.trust.keys:
+                continue  # what was before it was put away
+            found = hashes.get(number)
+            if found == link.previous:
+                continue
+            detail = f"checkpoint {number:,}, before the key {key_id(link.old)} was replaced, is " + (
+                "gone" if found is None else "another one"
+            )
+            damage = Damage.MISSING if found is None else Damage.FORKED
+            is_before = self.since is not None and number < self.since
+            (self.pinned.notes if is_before else self.pinned.findings).append(_of_checkpoint(damage, number, detail))
 
     def add(self, record: SignedCheckpoint, *, is_newest: bool) -> None:
         """Verify one, and adopt what it proves."""
         pinned, checkpoint = self.pinned, record.checkpoint
         number = checkpoint.number
         damage = self.trust.check(
-            CHECKPOINT_TAG, checkpoint.content(), record.signature, checkpoint.log_id, checkpoint.key_id
+            CHECKPOINT_TAG,
+            checkpoint.content(),
+            record.signature,
+            log_id=checkpoint.log_id,
+            signed_by=checkpoint.key_id,
+            checkpoint=number,
         )
         if damage is not None:
             pinned.findings.append(_of_checkpoint(damage, number, f"checkpoint {number:,} {WHY[damage]}"))
             self.lacks_heads = True
             return
+        pinned.hashes.setdefault(number, checkpoint.hash())
         finding = _place(pinned.last, checkpoint)
         if finding is _REPEATED:
             return
@@ -305,13 +390,20 @@ class _Checkpoints:
                 return
         if regress is not None:
             pinned.findings.append(regress)
-        for head in record.heads:
-            if head.seq:
-                pinned.pins.setdefault(head.tenant_id, {}).setdefault(head.seq, head.hash)
         pinned.heads, pinned.last, self.lacks_heads = heads, checkpoint, False
         pinned.count += 1
         if number == self.since:
+            # What is wrong up to here, a restored backup say, is what this checkpoint is taken to have settled.
             pinned.start = dict(heads)
+            pinned.notes += pinned.findings
+            pinned.findings = []
+        if self.since is None or pinned.start is not None:
+            for head in record.heads:
+                if head.seq:
+                    pinned.pins.setdefault(head.tenant_id, {}).setdefault(head.seq, head.hash)
+        if self.until is not None and number <= self.until:
+            for head in record.heads:
+                pinned.known[head.tenant_id] = max(head.seq, pinned.known.get(head.tenant_id, 0))
 
 
 _REPEATED = Finding(damage=Damage.DUPLICATE, tenant_id=None, seq=None, detail="the same checkpoint again.")
@@ -360,6 +452,11 @@ def _changed_heads(pinned: Pinned, heads: dict[str, Head], record: SignedCheckpo
     return finding
 
 
+def _of_link(damage: Damage, link: KeyLink, what: str) -> Finding:
+    detail = f"the link between the keys {key_id(link.old)} and {key_id(link.new)} {what}."
+    return Finding(damage=damage, tenant_id=None, seq=None, detail=detail)
+
+
 def _of_checkpoint(damage: Damage, number: int | None, detail: str) -> Finding:
     return Finding(damage=damage, tenant_id=None, seq=number, detail=f"{detail}.")
 
@@ -388,7 +485,14 @@ def verify_tombstones(
             detail = f"a tombstone is none: {error}."
             findings.append(Finding(damage=Damage.UNREADABLE, tenant_id=tenant_id, seq=None, detail=detail))
             continue
-        damage = trust.check(TOMBSTONE_TAG, stone.content, stone.signature, tombstone.log_id, tombstone.key_id)
+        damage = trust.check(
+            TOMBSTONE_TAG,
+            stone.content,
+            stone.signature,
+            log_id=tombstone.log_id,
+            signed_by=tombstone.key_id,
+            checkpoint=tombstone.checkpoint,
+        )
         first = tombstone.gaps[0].first
         if damage is None and tombstone.tenant_id != tenant_id:
             damage = Damage.FOREIGN

@@ -8,10 +8,12 @@ pins: heads that signed checkpoints name.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
+from itertools import chain
 from struct import Struct
 from typing import Any
 
@@ -60,6 +62,8 @@ class Damage(StrEnum):
     """A signature is not over what it stands beside."""
     WRONG_KEY = "wrong_key"
     """Something is signed by a key that is not trusted."""
+    REPLACED_KEY = "replaced_key"
+    """Something is signed by a key that had been replaced before."""
     WRONG_LOG = "wrong_log"
     """Something belongs to another log."""
     UNREADABLE = "unreadable"
@@ -119,7 +123,9 @@ def verify_chain(
     pins: Mapping[int, bytes] | None = None,
     gaps: Sequence[Gap] = (),
     recorded: Head | None = None,
+    is_recorded: bool = False,
     start: Head | None = None,
+    shows_start: bool = False,
     disagrees: Callable[[Row], str | None] | None = None,
 ) -> ChainReport:
     """Follow a chain and report its first bad entry.
@@ -131,10 +137,28 @@ def verify_chain(
         pins: hashes that signed checkpoints name, by number.
         gaps: what signed tombstones account for, ascending.
         recorded: the head that the database has beside the entries.
+        is_recorded: whether there has to be one.
         start: the entry behind which to begin; the genesis when None.
+        shows_start: whether that entry is the first one of `rows`, unless it was pruned.
         disagrees: says what is wrong with what stands beside a payload that is good itself.
     """
-    return _Walk(log_id, tenant_id, pins or {}, gaps, start, disagrees).report(iter(rows), recorded)
+    walk = _Walk(log_id, tenant_id, pins or {}, gaps, start, disagrees)
+    given = iter(rows)
+    finding = None
+    if shows_start:
+        first = next(given, None)
+        finding = walk.look_at_start(first, recorded)
+        if first is not None and first[0] != walk.begin:
+            given = chain([first], given)
+    finding = finding or walk.follow(given) or walk.jump() or walk.end(recorded, is_recorded)
+    return ChainReport(
+        tenant_id=tenant_id,
+        entries=walk.entries,
+        pruned=walk.pruned,
+        head=Head(tenant_id, walk.seq, walk.hash),
+        pinned=walk.pinned,
+        finding=finding,
+    )
 
 
 class _Walk:
@@ -151,7 +175,9 @@ class _Walk:
     ) -> None:
         self.tenant_id = tenant_id
         self.pins = pins
+        self.pinned_numbers = sorted(pins)
         self.gaps = sorted(gaps, key=lambda gap: gap.first)
+        self.next_gap = 0  # those before it end behind us
         self.disagrees = disagrees
         self.seq = 0 if start is None else start.seq
         self.begin = self.seq
@@ -160,16 +186,22 @@ class _Walk:
         self.entries = 0
         self.pruned = 0
 
-    def report(self, rows: Iterator[Row], recorded: Head | None) -> ChainReport:
-        finding = self.follow(rows) or self.jump() or self.end(recorded)
-        head = Head(self.tenant_id, self.seq, self.hash)
-        return ChainReport(
-            tenant_id=self.tenant_id,
-            entries=self.entries,
-            pruned=self.pruned,
-            head=head,
-            pinned=self.pinned,
-            finding=finding,
+    def look_at_start(self, row: Row | None, recorded: Head | None) -> Finding | None:
+        """Say what is wrong with the entry behind which to begin, which is the first row unless it was pruned."""
+        start = self.seq
+        if row is not None and row[0] == start:
+            return None if row[1] == self.hash else self.forked(start)
+        if any(gap.first <= start <= gap.last for gap in self.gaps):
+            return None
+        if row is not None:
+            return self.finding(Damage.MISSING, "is gone, behind which to begin", seq=start)
+        if recorded is None:
+            return self.finding(Damage.MISSING, "and all others are gone, behind which to begin", seq=start)
+        older = recorded.seq < start
+        return self.finding(
+            Damage.ROLLED_BACK if older else Damage.TRUNCATED,
+            f"and what followed is gone; a checkpoint has {start:,} entries",
+            seq=min(start, recorded.seq + 1),
         )
 
     def follow(self, rows: Iterator[Row]) -> Finding | None:
@@ -220,15 +252,21 @@ class _Walk:
 
         What is pruned is deleted later, from its end: entries of a gap may be there, or those at its beginning.
         """
-        for gap in self.gaps:
+        gaps, pinned = self.gaps, self.pinned_numbers
+        while self.next_gap < len(gaps) and gaps[self.next_gap].first <= self.seq + 1:
             if until is not None and self.seq + 1 >= until:
                 break
-            if not gap.first <= self.seq + 1 <= gap.last:
+            gap = gaps[self.next_gap]
+            self.next_gap += 1
+            if gap.last <= self.seq:
                 continue
             if gap.first == self.seq + 1 and gap.previous != self.hash:
                 return self.finding(Damage.FORKED, "does not follow the entry before it, as its tombstone has it")
-            for number in sorted(number for number in self.pins if self.seq < number <= gap.last):
+            end = bisect_right(pinned, gap.last)
+            if end and pinned[end - 1] > self.seq:
+                number = pinned[end - 1]
                 if number == gap.last and self.pins[number] != gap.head:
+                    self.pinned = max(self.pinned, *pinned[max(0, end - 2) : end - 1], 0)
                     self.seq = number - 1
                     return self.forked(number)
                 self.pinned = number
@@ -236,9 +274,9 @@ class _Walk:
             self.seq, self.hash = gap.last, gap.head
         return None
 
-    def end(self, recorded: Head | None) -> Finding | None:
+    def end(self, recorded: Head | None, is_recorded: bool) -> Finding | None:
         """Compare the end of the way with the checkpoints and with the head that is recorded."""
-        last = max(self.pins, default=0)
+        last = self.pinned_numbers[-1] if self.pinned_numbers else 0
         if last > self.seq:
             if self.seq == 0:
                 return self.finding(Damage.MISSING, f"and all others are gone; a checkpoint has {last:,}", seq=1)
@@ -248,10 +286,18 @@ class _Walk:
                 f"and what followed is gone; a checkpoint has {last:,} entries",
             )
         if recorded is None:
-            return None
+            if not is_recorded or not self.seq:
+                return None
+            return self.finding(Damage.TRUNCATED, "may have been there: where the chain ends is recorded no more")
+        if recorded.seq < self.begin:
+            return self.finding(
+                Damage.ROLLED_BACK,
+                f"is the last one that the chain says it has; a checkpoint has {self.begin:,}",
+                seq=recorded.seq,
+            )
         if recorded.seq > self.seq:
             return self.finding(Damage.TRUNCATED, f"and what followed is gone; {recorded.seq:,} were sealed")
-        if recorded.seq < self.seq and recorded.seq >= self.begin:
+        if recorded.seq < self.seq:
             return self.finding(
                 Damage.INSERTED, f"stands behind the last one that was sealed, {recorded.seq:,}", seq=recorded.seq + 1
             )
@@ -266,7 +312,8 @@ class _Walk:
         return Finding(damage=damage, tenant_id=self.tenant_id, seq=seq, since=since, detail=f"entry {seq:,} {detail}.")
 
     def forked(self, number: int) -> Finding:
-        since = max((n for n in self.pins if n < number and n <= self.pinned), default=self.begin) + 1
+        end = bisect_right(self.pinned_numbers, min(number - 1, self.pinned))
+        since = (self.pinned_numbers[end - 1] if end else self.begin) + 1
         return self.finding(
             Damage.FORKED,
             f"is not the one that a checkpoint signed: the chain was written anew somewhere from {since:,} on",
@@ -350,6 +397,17 @@ def _is_row(row: Row) -> bool:
 # --- the log as a whole ---------------------------------------------------------------------------------------------
 
 
+class Verdict(StrEnum):
+    """Name what was found out about a log as a whole."""
+
+    INTACT = "intact"
+    """Nothing is wrong, and something signed speaks for it."""
+    UNPROVEN = "unproven"
+    """Nothing is wrong inside, and nothing signed speaks for it."""
+    DAMAGED = "damaged"
+    """Something is wrong."""
+
+
 @dataclass(slots=True, kw_only=True)
 class LogReport:
     """What was found out about a whole log, or about the part that was asked for.
@@ -359,25 +417,35 @@ class LogReport:
         chains: how many chains were followed.
         entries: how many entries were followed.
         pruned: how many are accounted for by tombstones.
-        unsealed: how many have no number yet; nothing is proved about them.
         unpinned: how many are behind the last checkpoint that was given.
         checkpoints: how many were verified.
+        is_proven: whether anything signed speaks for it. Where nothing does, somebody who has the database may have
+            written all of it anew.
         findings: the first bad place of each chain, those of the checkpoints first.
+        notes: what is wrong with checkpoints before the one from which on was verified; no part of the verdict.
     """
 
     log_id: str
     chains: int = 0
     entries: int = 0
     pruned: int = 0
-    unsealed: int = 0
     unpinned: int = 0
     checkpoints: int = 0
+    is_proven: bool = False
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
 
     @property
     def is_intact(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether nothing was found to be wrong; what that is worth says `is_proven`."""
         return not self.findings
+
+    @property
+    def verdict(self) -> Verdict:
+        """What was found out, in a word."""
+        if self.findings:
+            return Verdict.DAMAGED
+        return Verdict.INTACT if self.is_proven else Verdict.UNPROVEN
 
     def add(self, chain: ChainReport) -> None:
         """Add what was found out about one chain."""
@@ -385,5 +453,6 @@ class LogReport:
         self.entries += chain.entries
         self.pruned += chain.pruned
         self.unpinned += max(0, chain.head.seq - chain.pinned)
+        self.is_proven = self.is_proven or chain.pinned > 0
         if chain.finding is not None:
             self.findings.append(chain.finding)

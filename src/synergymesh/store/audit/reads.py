@@ -41,7 +41,7 @@ _LAST = 2**63 - 1
 _ENTRY = sa.select(*(audit_entries.c[name] for name in AuditEntryRecord.__struct_fields__))
 _SEQ = AuditEntryRecord.__struct_fields__.index("seq")
 
-_LOG_ID = compile_query(sa.select(meta.c.value).where(meta.c.name == sa.literal_column(f"'{LOG_ID}'")))
+LOG_ID_NOW = compile_query(sa.select(meta.c.value).where(meta.c.name == sa.literal_column(f"'{LOG_ID}'")))
 _HEADS = Query(
     AuditHeadRecord,
     sa.select(*(audit_heads.c[name] for name in AuditHeadRecord.__struct_fields__)).order_by(audit_heads.c.tenant_id),
@@ -76,7 +76,7 @@ class Wanted(NamedTuple):
 
 def get_log_id(connection: sqlite3.Connection) -> str:
     """Give the id of this log; empty before its first entry."""
-    row = connection.execute(_LOG_ID).fetchone()
+    row = connection.execute(LOG_ID_NOW).fetchone()
     return "" if row is None else log_id_text(row[0])
 
 

@@ -13,8 +13,10 @@ from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit import AuditEntryRecord, AuditHeadRecord
 from synergymesh.ports.audit_keeping import TombstoneRecord, UnsuccessfulRecord
-from synergymesh.store.audit import keeping, reads, summaries
-from synergymesh.store.schema import audit_entries, audit_tombstones
+from synergymesh.store.audit import summaries
+from synergymesh.store.audit.reads import LOG_ID_NOW
+from synergymesh.store.audit.writes import log_id_text
+from synergymesh.store.schema import audit_entries, audit_heads, audit_holds, audit_tombstones
 from synergymesh.store.statements import compile_query
 
 T = TypeVar("T")
@@ -22,13 +24,18 @@ T = TypeVar("T")
 CHUNK = 2_000
 """Entries that are read at once: about a megabyte."""
 
-_COLUMNS = ("at", "action", "entity", "version", "actor", "outcome", "tenant_id")
+_COLUMNS = ("at", "action", "entity", "version", "actor", "outcome", "tenant_id", "entry_id")
 
 _c = audit_entries.c
 _chunk = (
     sa.select(_c.seq, _c.hash, _c.payload, *(_c[name] for name in _COLUMNS))
-    .where(_c.tenant_id == sa.bindparam("tenant_id"), _c.seq > sa.bindparam("after"))
-    .order_by(_c.seq)
+    .where(
+        _c.tenant_id == sa.bindparam("tenant_id"),
+        _c.seq >= sa.bindparam("after"),
+        # A number can be there twice, and one of the two the last row of a chunk.
+        sa.or_(_c.seq > sa.bindparam("after"), _c.entry_id > sa.bindparam("after_place")),
+    )
+    .order_by(_c.seq, _c.entry_id)
     .limit(sa.literal_column(str(CHUNK)))
 )
 _PLAIN = compile_query(_chunk)
@@ -64,8 +71,34 @@ _BOUNDS = compile_query(
 )
 _LAST = 2**63 - 1
 
-_TENANTS = compile_query(sa.select(_c.tenant_id).distinct().order_by(_c.tenant_id))
-_TOMBSTONE_TENANTS = compile_query(sa.select(audit_tombstones.c.tenant_id).distinct())
+_TENANTS = compile_query(sa.select(_c.tenant_id, sa.func.typeof(_c.tenant_id)).group_by(_c.tenant_id))
+_t = audit_tombstones.c
+_TOMBSTONE_TENANTS = compile_query(sa.select(_t.tenant_id, sa.func.typeof(_t.tenant_id)).group_by(_t.tenant_id))
+
+STRAYS_MAX = 100
+
+_ODD = sa.or_(_c.seq.is_(None), _c.seq < sa.literal_column("1"))
+_STRAYS = compile_query(
+    sa.select(_c.tenant_id, _c.seq)
+    .where(sa.or_(_ODD, sa.func.typeof(_c.tenant_id) != sa.literal_column("'text'")))
+    .limit(sa.literal_column(str(STRAYS_MAX)))
+)
+_STRAYS_OF_TENANT = compile_query(
+    sa.union_all(
+        sa.select(_c.tenant_id, _c.seq).where(_c.tenant_id == sa.bindparam("tenant_id"), _ODD),
+        sa.select(_c.tenant_id, _c.seq).where(_c.tenant_id == sa.bindparam("tenant_id_in_bytes")),
+    ).limit(sa.literal_column(str(STRAYS_MAX)))
+)
+# Every row of the table: what an index leaves out is found by nothing else.
+_COUNT = f"SELECT count(*) FROM {audit_entries.name} NOT INDEXED"
+_LAST_PLACE = compile_query(sa.select(sa.func.max(_c.entry_id)))
+_HEADS = compile_query(sa.select(*(audit_heads.c[name] for name in AuditHeadRecord.__struct_fields__)))
+_HOLDS = compile_query(sa.select(audit_holds.c.tenant_id, audit_holds.c.reason, audit_holds.c.held_at))
+_TOMBSTONES = compile_query(
+    sa.select(*(_t[name] for name in TombstoneRecord.__struct_fields__))
+    .where(_t.tenant_id == sa.bindparam("tenant_id"))
+    .order_by(_t.first_seq, _t.last_seq)
+)
 
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -81,18 +114,39 @@ class SqliteAuditScan:
         self._connection = connection
         self._packed = packed
 
-    def log_id(self) -> str:
-        """Give the id of the log; empty before its first entry."""
-        return reads.get_log_id(self._connection)
+    def log_id(self) -> str | None:
+        """Give the id of the log; empty before its first entry, None if what stands there is none."""
+        rows = self._as_it_is(LOG_ID_NOW)
+        if not rows:
+            return ""
+        number = rows[0][0]
+        return log_id_text(number) if isinstance(number, int) and number >= 0 else None
 
     def heads(self) -> list[AuditHeadRecord]:
-        """Give the recorded end of every chain, ordered by tenant."""
-        return reads.list_heads(self._connection)
+        """Give the recorded end of every chain, whatever stands there."""
+        return [AuditHeadRecord(*row) for row in self._as_it_is(_HEADS)]
 
     def tenants(self) -> list[str]:
         """Give every tenant that has entries or tombstones, in order."""
-        found = {str(row[0]) for row in self._connection.execute(_TENANTS)}
-        return sorted(found | {str(row[0]) for row in self._connection.execute(_TOMBSTONE_TENANTS)})
+        return sorted({name for name in self._owners() if name is not None})
+
+    def strays(self, tenant_id: str | None) -> list[tuple[object, object]]:
+        """Give tenant and number of rows that `rows` gives for nobody, of one tenant or of all (None); at most 100."""
+        if tenant_id is not None:
+            return self._as_it_is(_STRAYS_OF_TENANT, {"tenant_id": tenant_id, "tenant_id_in_bytes": tenant_id.encode()})
+        found = self._as_it_is(_STRAYS)
+        if None in self._owners():
+            found.append(("a text that is not UTF-8", None))
+        return found
+
+    def extent(self) -> tuple[int, int]:
+        """Count the rows of the table itself, past its indexes, and give the largest place in the log (0 of none)."""
+        last = self._connection.execute(_LAST_PLACE).fetchone()[0]
+        return self._connection.execute(_COUNT).fetchone()[0], last or 0
+
+    def holds(self) -> list[tuple[object, object, object]]:
+        """Give tenant, reason and time of every legal hold, whatever stands there."""
+        return self._as_it_is(_HOLDS)
 
     def bounds(self, tenant_id: str, since: Instant | None, until: Instant | None) -> tuple[int, int]:
         """Give the numbers of the first and the last entry of a time, `until` not included; (1, 0) when none is."""
@@ -103,13 +157,14 @@ class SqliteAuditScan:
         return (1, 0) if first is None else (first, last)
 
     def rows(self, tenant_id: str, after_seq: int) -> Iterator[Sequence[Any]]:
-        """Give a chain in its order: number, hash, payload, at, action, entity, version, actor, outcome, tenant."""
+        """Give a chain in its order: see `ports.audit_keeping.AuditScan.rows`."""
+        after_place = _LAST
         while True:
-            chunk = self._chunk(tenant_id, after_seq)
+            chunk = self._chunk({"tenant_id": tenant_id, "after": after_seq, "after_place": after_place})
             yield from chunk
             if len(chunk) < CHUNK:
                 return
-            after_seq = chunk[-1][0]
+            after_seq, after_place = chunk[-1][0], chunk[-1][-1]
 
     def unsuccessful(self, tenant_id: str | None, since: Instant) -> list[UnsuccessfulRecord]:
         """Count what failed or was denied, of one tenant or of all (None), the most frequent first."""
@@ -123,10 +178,30 @@ class SqliteAuditScan:
 
     def tombstones(self, tenant_id: str) -> list[TombstoneRecord]:
         """Give the tombstones of a tenant, the first one first."""
-        return keeping.list_tombstones(self._connection, tenant_id)
+        return [TombstoneRecord(*row) for row in self._as_it_is(_TOMBSTONES, {"tenant_id": tenant_id})]
 
-    def _chunk(self, tenant_id: str, after_seq: int) -> Sequence[Sequence[Any]]:
-        arguments = {"tenant_id": tenant_id, "after": after_seq}
+    def _owners(self) -> set[str | None]:
+        """Give the tenants of all entries and tombstones; None among them if one is a text that is not UTF-8."""
+        found: set[str | None] = set()
+        for query in (_TENANTS, _TOMBSTONE_TENANTS):
+            for raw, kind in self._as_it_is(query, texts=bytes):
+                if kind == b"text":
+                    try:
+                        found.add(raw.decode())
+                    except UnicodeDecodeError:
+                        found.add(None)
+        return found
+
+    def _as_it_is(self, query: str, arguments: dict[str, Any] | None = None, *, texts: Any = None) -> list[Any]:
+        """Give rows whatever stands in them, also texts that are not UTF-8."""
+        connection = self._connection
+        connection.text_factory = texts or _any_text
+        try:
+            return connection.execute(query, arguments or {}).fetchall()
+        finally:
+            connection.text_factory = str
+
+    def _chunk(self, arguments: dict[str, Any]) -> Sequence[Sequence[Any]]:
         connection = self._connection
         try:
             if not self._packed:
@@ -136,11 +211,7 @@ class SqliteAuditScan:
                 return _unpack(_decode(document), joined)
         except (sqlite3.DatabaseError, msgspec.DecodeError):
             pass  # something stands there that does not belong there; it is given as it is
-        connection.text_factory = _any_text
-        try:
-            return connection.execute(_PLAIN, arguments).fetchall()
-        finally:
-            connection.text_factory = str
+        return self._as_it_is(_PLAIN, arguments)
 
 
 def _unpack(scalars: list[list[Any]], joined: bytes | None) -> list[list[Any]]:
@@ -151,12 +222,12 @@ def _unpack(scalars: list[list[Any]], joined: bytes | None) -> list[list[Any]]:
         end = middle + 32
         row[1:2] = joined[middle:end], joined[start:middle]
         start = end
-    scalars.sort(key=_seq)
+    scalars.sort(key=_place)
     return scalars
 
 
-def _seq(row: list[Any]) -> Any:
-    return row[0]
+def _place(row: list[Any]) -> Any:
+    return row[0], row[-1]
 
 
 def scan(connection: sqlite3.Connection, work: Callable[[SqliteAuditScan], T], *, packed: bool = True) -> T:

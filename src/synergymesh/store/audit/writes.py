@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from synergymesh.domain.audit.forms import chain_hashes, genesis_hash
+from synergymesh.domain.audit.forms import chain_hashes, genesis_hash, is_place
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import StoreCorrupt
 from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
@@ -151,6 +151,13 @@ class Trail:
         if number is None:
             number = secrets.randbits(63)
             connection.execute(_MAKE_LOG_ID, {"entry": LOG_ID, "number": number}).close()
-        ends.update((tenant_id, (seq, bytes.fromhex(digest))) for tenant_id, seq, digest in json.loads(document))
+        for tenant_id, seq, digest in json.loads(document):
+            if not is_place(seq, bytes.fromhex(digest)):
+                raise StoreCorrupt(
+                    f"where the audit log of {tenant_id or 'the mesh'} ends is recorded as {seq!r:.50}, which is no "
+                    "place, so nothing can be added to it. Look into it with `synergymesh audit verify`, and restore "
+                    "the database from a backup."
+                )
+            ends[tenant_id] = (seq, bytes.fromhex(digest))
         for tenant_id in tenant_ids:
             ends.setdefault(tenant_id, (0, genesis_hash(log_id_text(number), tenant_id)))
