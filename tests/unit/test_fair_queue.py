@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synergymesh.domain.scheduling.fair_queue import COMPACT_SLACK, Cohort
-from synergymesh.domain.scheduling.limits import UNLIMITED, Capacity, CohortShare, Limits, Request
+from synergymesh.domain.scheduling.limits import NOTHING, UNLIMITED, Capacity, CohortShare, Limits, Request
 from synergymesh.domain.scheduling.tenant_queue import DEBT_MAX, SHARE_SHIFT, UNIT, WHOLE, Queue, dominant_share
 
 
@@ -94,12 +94,15 @@ def test_a_head_that_does_not_fit_steps_aside_and_comes_back_when_there_is_room(
     assert cohort.top() == (5, 2, large)
     cohort.close(large, large.ready[0][7])
     assert large.shut
-    cohort.reopen()
+    cohort.reopen(1)
     assert cohort.top() is None
     cohort.memory_used = 80
-    cohort.reopen()
+    cohort.reopen(1)
+    assert cohort.top() is None, "nobody has said that something was freed"
+    cohort.reopen(2)
     assert cohort.top() == (5, 2, large)
     assert not large.shut
+    assert cohort.closed is None
 
 
 def test_room_is_kept_for_a_head_only_after_others_were_served_as_much_as_it_costs() -> None:
@@ -108,12 +111,13 @@ def test_room_is_kept_for_a_head_only_after_others_were_served_as_much_as_it_cos
     cohort.memory_used = 85
     cohort.close(large, large.ready[0][7])
     cohort.virtual_time = 1_000 * WHOLE // 10
-    cohort.look_for_claim(shares)
+    cohort.look_for_claim(shares.__getitem__)
     assert cohort.claim is None
     cohort.virtual_time += 1
-    cohort.look_for_claim(shares)
+    cohort.look_for_claim(shares.__getitem__)
     assert cohort.claim is large
     assert not cohort.fits(small, small.ready[0][7])
+    assert cohort.fits(small, Request(0, 1)), "what asks for no memory takes none of it"
     large.entry = 0  # paused, removed, cancelled
     assert cohort.fits(small, small.ready[0][7])
     assert cohort.claim is None
@@ -128,28 +132,70 @@ def test_the_one_that_room_was_kept_for_gets_it_also_from_behind_another_that_as
     cohort.top()
     cohort.close(waiting, request)
     cohort.virtual_time = 10**30
-    cohort.look_for_claim({request: WHOLE // 10})
+    cohort.look_for_claim({request: WHOLE // 10}.__getitem__)
     assert cohort.claim is waiting
     assert cohort.top() == (50, 3, later)
     cohort.heap[0] = (-1, 3, later)  # it comes before by its tag
     cohort.close(later, request)
     cohort.memory_used = 80
-    cohort.reopen()
+    cohort.reopen(1)
     assert cohort.top() == (0, 2, waiting)
+
+
+def with_owner() -> tuple[Cohort[Run], Queue[Run], Queue[Run], Queue[Run]]:
+    """Make a level of 100 MiB with three members, the last of which has 40 of them for itself."""
+    cohort, (small, large, owner) = level(0, 0, 0)
+    share = CohortShare(nominal=Capacity(1, 40, 0), lending=NOTHING)
+    owner.set_limits(Limits(max_concurrent=10, memory_mb=100, cpu_millis=100), share)
+    cohort.promise(owner, 1)
+    return cohort, small, large, owner
 
 
 def test_what_is_guaranteed_to_one_member_is_not_lent_to_another() -> None:
     cohort, (borrower, owner) = level(0, 0)
     limits = Limits(max_concurrent=10, memory_mb=100, cpu_millis=100)
     owner.set_limits(limits, CohortShare(nominal=Capacity(4, 40, 40), lending=Capacity(1, 40, 40)))
-    cohort.guarantees = 1
-    cohort.reserve(owner.unclaimed(), 1)
-    assert cohort.reserved == (3, 0, 0)
+    cohort.promise(owner, 1)
+    assert cohort.reserved == cohort.promised == (3, 0, 0)
     cohort.running = borrower.running = 6
     assert cohort.fits(borrower, Request(1, 1))
     cohort.running = borrower.running = 7
     assert not cohort.fits(borrower, Request(1, 1))
     assert cohort.fits(owner, Request(1, 1))
+
+
+def test_room_is_kept_beside_what_is_guaranteed_to_others() -> None:
+    cohort, small, large, owner = with_owner()
+    cohort.claim, cohort.claim_entry, cohort.claim_request = large, large.entry, Request(50, 1)
+    assert cohort.room(cohort, within=False) == (10, 99), "50 for the claim, 40 for the owner"
+    assert cohort.fits(small, Request(10, 1))
+    assert not cohort.fits(small, Request(11, 1))
+    assert cohort.fits(owner, Request(40, 1)), "its own, which takes nothing of what the claim needs"
+    assert cohort.fits(owner, Request(50, 1))
+    assert not cohort.fits(owner, Request(51, 1))
+    cohort.memory_used = owner.memory_used = 30
+    cohort.reserve(Capacity(0, 30, 0), -1)
+    assert cohort.room(cohort, within=False) == (10, 99), "what the owner takes of its own changes nothing"
+
+
+def test_only_those_that_borrow_leave_room_for_one_that_borrows() -> None:
+    cohort, (within, beyond, claimer) = level(0, 0, 0)
+    for queue, memory_mb in ((within, 50), (beyond, 5), (claimer, 5)):
+        queue.set_limits(UNLIMITED, CohortShare(nominal=Capacity(9, memory_mb, 50)))
+    cohort.claim, cohort.claim_entry, cohort.claim_request = claimer, claimer.entry, Request(95, 1)
+    cohort.claim_borrows = True
+    assert cohort.fits(within, Request(10, 1))
+    assert not cohort.fits(beyond, Request(20, 1))
+    assert cohort.room(cohort, within=True) == (100, 100)
+    assert cohort.room(cohort, within=False) == (5, 99)
+
+
+def test_a_member_can_have_all_that_is_not_guaranteed_to_others() -> None:
+    cohort, small, _, owner = with_owner()
+    assert cohort.most_for(small) == (9, 60, 100)
+    assert cohort.most_for(owner) == (10, 100, 100)
+    cohort.memory = 30  # less than what was promised
+    assert (cohort.most_for(small).memory_mb, cohort.most_for(owner).memory_mb) == (0, 30)
 
 
 def test_who_is_within_its_nominal_share_goes_before_who_borrows() -> None:

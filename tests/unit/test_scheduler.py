@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from heapq import heappop, heappush
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from synergymesh.domain.instants import SECOND
 from synergymesh.domain.scheduling.explain import Reason
 from synergymesh.domain.scheduling.fair_queue import Cohort
 from synergymesh.domain.scheduling.grants import Grant, usage_from
-from synergymesh.domain.scheduling.limits import MINUTE, UNLIMITED, Capacity, CohortShare, Limits, Request
+from synergymesh.domain.scheduling.limits import MINUTE, NOTHING, UNLIMITED, Capacity, CohortShare, Limits, Request
 from synergymesh.domain.scheduling.scheduler import Scheduler
+from synergymesh.domain.scheduling.tenant_queue import Queue
 
 NOW = 10**18
 ROOMY = Capacity(1_000, 10**6, 10**6)
@@ -190,6 +192,15 @@ def test_a_limit_lowered_below_what_runs_kills_nothing_and_starts_nothing() -> N
     assert len(start_all(scheduler)) == 1
 
 
+def test_a_task_that_asks_for_no_memory_starts_although_more_is_used_than_there_is_now() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, memory_mb=100))
+    push(scheduler, "a", Run("running"), request=Request(80, 1))
+    assert len(start_all(scheduler)) == 1
+    scheduler.add_tenant("a", limits=replace(UNLIMITED, memory_mb=50), weight=1)
+    push(scheduler, "a", Run("light"), request=Request(0, 1))
+    assert [grant.run.name for grant in start_all(scheduler)] == ["light"]
+
+
 def test_a_throttled_tenant_runs_that_percentage_and_at_least_one() -> None:
     scheduler = scheduler_of("a", limits=replace(UNLIMITED, max_concurrent=10))
     for position in range(20):
@@ -272,6 +283,22 @@ def test_a_tenant_with_an_hourly_limit_waits_until_its_reservation_is_written_do
     assert scheduler.next(due) is not None
 
 
+def test_however_often_a_tenant_without_an_hour_left_is_looked_at_it_has_one_timer() -> None:
+    scheduler = scheduler_of("a", limits=replace(UNLIMITED, per_hour=1))
+    for position in range(3):
+        push(scheduler, "a", Run(), position)
+    assert len(start_all(scheduler)) == 1
+    for _ in range(50):
+        scheduler.refresh("a")
+        assert scheduler.next(NOW) is None
+    assert len(scheduler._timers) == 1
+    due = scheduler.next_due()
+    assert due is not None
+    scheduler.wake(due)
+    assert len(start_all(scheduler, due)) == 1
+    assert len(scheduler._timers) == 1
+
+
 # --- sub-tenants ------------------------------------------------------------------------------------------------------
 
 
@@ -344,24 +371,217 @@ def test_who_borrows_stops_within_one_task_length_when_the_owner_wants_its_share
     assert by_tenant(list(scheduler.grants())) == {"x": 5, "y": 5}
 
 
-@pytest.mark.parametrize("way", ["pause", "cancel"])
-def test_a_cohort_does_not_wait_for_the_head_of_a_sub_tenant_that_is_gone(way: str) -> None:
+def test_a_head_of_a_sub_tenant_that_does_not_fit_holds_neither_its_siblings_nor_others() -> None:
     scheduler = scheduler_of("first", "parent", "filler", capacity=Capacity(10, 100, 100))
     for name in ("x", "y"):
         scheduler.add_tenant(name, limits=UNLIMITED, weight=1, parent="parent")
-    push(scheduler, "filler", Run(), request=Request(60, 1))
-    assert len(start_all(scheduler)) == 1
+    push(scheduler, "filler", Run("filler"), request=Request(60, 1))
+    (filler,) = start_all(scheduler)
     large = Run("large")
     push(scheduler, "first", Run("as large"), request=Request(50, 1))
     push(scheduler, "x", large, request=Request(50, 1))
     push(scheduler, "y", Run("small"), request=Request(1, 1))
-    assert start_all(scheduler) == [], "the cohort's turn belongs to its head"
-    if way == "pause":
-        scheduler.pause("x")
-    else:
-        large.cancelled.add(0)
-        scheduler.refresh("x")
     assert [grant.run.name for grant in start_all(scheduler)] == ["small"]
+    (blocker,) = scheduler.why(large, 0, NOW)
+    assert (blocker.reason, blocker.used) == (Reason.CAPACITY, 61)
+    scheduler.release(filler, NOW)
+    assert [grant.run.name for grant in start_all(scheduler)] == ["as large"]
+
+
+class Traffic:
+    """Let tasks run for a second or two, and have something new to start whenever one ends."""
+
+    def __init__(self, scheduler: Scheduler[Run], *flooding: str, request: Request) -> None:
+        self.scheduler = scheduler
+        self.request = request
+        self.now = NOW
+        self.number = 0
+        self.started: list[Run] = []
+        self.running: list[tuple[int, int, Grant[Run]]] = []
+        for tenant_id in flooding:
+            for _ in range(20):
+                self.add(tenant_id)
+        self.start()
+
+    def add(self, tenant_id: str) -> None:
+        self.number += 1
+        push(self.scheduler, tenant_id, Run(tenant_id), self.number, request=self.request, cost=10**6)
+
+    def start(self) -> None:
+        while (grant := self.scheduler.next(self.now)) is not None:
+            self.started.append(grant.run)
+            heappush(self.running, (self.now + (10 + grant.order % 10) * SECOND // 10, grant.order, grant))
+
+    def ends_before(self, run: Run, most: int) -> int:
+        """Count the tasks that end before a run has started; fail if that takes more than so many."""
+        self.start()
+        for ended in range(most):
+            if run in self.started:
+                return ended
+            self.now, _, grant = heappop(self.running)
+            self.scheduler.release(grant, self.now)
+            self.add(grant.tenant_id)
+            self.start()
+        raise AssertionError(f"{run.name} starves: {[str(b) for b in self.scheduler.why(run, 0, self.now)]}")
+
+
+def family_with_owner(guaranteed: Capacity) -> Scheduler[Run]:
+    """Make a tenant of 1,000 MiB and one CPU with sub-tenants, one of which has a guarantee and nothing to do."""
+    limits = Limits(max_concurrent=50, memory_mb=1_000, cpu_millis=1_000)
+    scheduler = scheduler_of("parent", "other", capacity=Capacity(50, 10_000, 100_000), limits=limits)
+    share = CohortShare(nominal=guaranteed, lending=NOTHING)
+    scheduler.add_tenant("owner", limits=limits, weight=1, parent="parent", share=share)
+    for name in ("x", "y", "small"):
+        scheduler.add_tenant(name, limits=limits, weight=1, parent="parent")
+    return scheduler
+
+
+def test_small_tasks_of_siblings_do_not_starve_a_large_one_beside_a_guarantee() -> None:
+    scheduler = family_with_owner(Capacity(1, 200, 0))
+    traffic = Traffic(scheduler, "small", request=Request(100, 0))
+    large = Run("large")
+    push(scheduler, "x", large, request=Request(500, 0), cost=10**6)
+    assert traffic.ends_before(large, 100) > 1
+    owners = Run("owner's")
+    push(scheduler, "owner", owners, request=Request(200, 0))
+    traffic.start()
+    assert owners in traffic.started, "its guarantee was kept meanwhile"
+
+
+def test_a_head_that_can_never_start_beside_a_guarantee_is_set_aside_and_hides_nobody() -> None:
+    scheduler = family_with_owner(Capacity(1, 0, 200))
+    traffic = Traffic(scheduler, "small", request=Request(100, 0))
+    hopeless, large = Run("hopeless"), Run("large")
+    push(scheduler, "x", hopeless, request=Request(0, 900), cost=10**6)
+    push(scheduler, "y", large, request=Request(500, 0), cost=10**6)
+    traffic.ends_before(large, 100)
+    assert not scheduler.can_ever_run("x", Request(0, 900))
+    blocker, *_ = scheduler.why(hopeless, 0, NOW)
+    assert (blocker.reason, blocker.level, blocker.limit, blocker.asked) == (Reason.CPU, "parent", 800, 900)
+    assert blocker.resource == "cpu_millis not guaranteed to others"
+    assert blocker.is_hopeless
+    scheduler.add_tenant("owner", limits=UNLIMITED, weight=1)
+    traffic.ends_before(hopeless, 5)
+
+
+@pytest.mark.parametrize("trickle", [False, True])
+def test_small_tasks_of_other_tenants_do_not_starve_a_large_one_of_a_sub_tenant(trickle: bool) -> None:
+    scheduler = scheduler_of("parent", "flood", capacity=Capacity(50, 1_000, 100_000))
+    for name in ("x", "y"):
+        scheduler.add_tenant(name, limits=UNLIMITED, weight=1, parent="parent")
+    traffic = Traffic(scheduler, "flood", *["y"] * trickle, request=Request(100, 0))
+    large = Run("large")
+    push(scheduler, "x", large, request=Request(500, 0), cost=10**6)
+    assert traffic.ends_before(large, 200) > 1
+
+
+def test_small_tasks_of_one_that_borrows_do_not_starve_another_that_borrows_much() -> None:
+    limits = Limits(max_concurrent=50, memory_mb=1_000, cpu_millis=1_000)
+    scheduler = scheduler_of("parent", limits=limits)
+    for name in ("x", "small"):
+        share = CohortShare(nominal=Capacity(9, 100, 0))
+        scheduler.add_tenant(name, limits=limits, weight=1, parent="parent", share=share)
+    traffic = Traffic(scheduler, "small", request=Request(100, 0))
+    large = Run("large")
+    push(scheduler, "x", large, request=Request(500, 0), cost=10**6)
+    assert traffic.ends_before(large, 100) > 1
+
+
+@st.composite
+def some_shares(draw: st.DrawFn) -> CohortShare:
+    nominal = draw(st.builds(Capacity, st.integers(0, 4), st.integers(0, 8), st.integers(0, 8)))
+    least = 0 if nominal.slots else 1
+    borrowing = st.builds(Capacity, st.integers(least, 4), st.integers(0, 8), st.integers(0, 8))
+    lending = st.builds(Capacity, *(st.integers(0, amount) for amount in nominal))
+    return CohortShare(nominal=nominal, borrowing=draw(st.none() | borrowing), lending=draw(st.none() | lending))
+
+
+def has_nominal_room(scheduler: Scheduler[Run], queue: Queue[Run], request: Request) -> bool:
+    """Tell whether a member is promised that it gets so much: within its own limits, and not borrowed."""
+    assert queue.parent is not None
+    share = queue.share
+    if not queue.slots or not queue.parent.most_for(queue).slots:
+        return False
+    if not scheduler.can_ever_run(queue.tenant_id, request):
+        return False
+    if share is None:
+        return True
+    nominal = share.nominal
+    return nominal.slots > 0 and request.memory_mb <= nominal.memory_mb and request.cpu_millis <= nominal.cpu_millis
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_every_head_that_fits_while_nothing_runs_starts_however_busy_the_others_are(data: st.DataObject) -> None:
+    shares = st.none() | some_shares()
+    limits = st.builds(
+        Limits, max_concurrent=st.integers(1, 6), memory_mb=st.integers(4, 12), cpu_millis=st.integers(4, 12)
+    )
+    requests = st.builds(Request, st.integers(0, 9), st.integers(0, 9))
+    scheduler: Scheduler[Run] = Scheduler(Capacity(8, 12, 12))
+    for name in ("parent", "other"):
+        scheduler.add_tenant(name, limits=data.draw(limits), weight=1)
+    for name in ("x", "y", "z"):
+        scheduler.add_tenant(
+            name,
+            limits=data.draw(limits),
+            weight=data.draw(st.integers(1, 4)),
+            parent="parent",
+            share=data.draw(shares),
+        )
+    sizes = {name: data.draw(requests) for name in ("parent", "other", "x", "y", "z")}
+    now, number = NOW, 0
+    running: list[tuple[int, int, Grant[Run]]] = []
+
+    def add(name: str, request: Request) -> Run:
+        nonlocal number
+        number += 1
+        run = Run(name)
+        push(scheduler, name, run, request=request, cost=10**6, age=number)
+        return run
+
+    def turn() -> set[Run]:
+        """Start what may start, and let one task end; whoever had one gets another."""
+        nonlocal now
+        started = start_all(scheduler, now)
+        for grant in started:
+            heappush(running, (now + (10 + grant.order * 7 % 10) * SECOND // 10, grant.order, grant))
+        if running:
+            now, _, grant = heappop(running)
+            scheduler.release(grant, now)
+            add(grant.tenant_id, sizes[grant.tenant_id])
+        return {grant.run for grant in started}
+
+    for name, size in sizes.items():
+        for _ in range(9):
+            add(name, size)
+    for _ in range(data.draw(st.integers(0, 40))):
+        turn()
+    waiting = {}
+    for name in sizes:
+        queue = scheduler._queues[name]
+        request = data.draw(requests)
+        scheduler.recall(name, [item[4] for item in queue.ready])
+        run = add(name, request)
+        if has_nominal_room(scheduler, queue, request):
+            waiting[run] = name
+        add(name, sizes[name])
+    for _ in range(1_500):
+        for run in turn():
+            waiting.pop(run, None)
+        if not waiting:
+            return
+    raise AssertionError({name: [str(b) for b in scheduler.why(run, 0, now)] for run, name in waiting.items()})
+
+
+def test_a_more_urgent_head_puts_a_sub_tenant_where_it_belongs() -> None:
+    nominal = CohortShare(nominal=Capacity(9, 10, 9))
+    scheduler = family(x=nominal, y=nominal)
+    push(scheduler, "x", Run("much"), request=Request(20, 0), age=2)
+    push(scheduler, "y", Run("more"), request=Request(30, 0), age=2)
+    push(scheduler, "y", Run("little"), request=Request(5, 0), age=1)
+    names = [grant.run.name for grant in start_all(scheduler)]
+    assert names == ["little", "much", "more"], "who is within its share goes first"
 
 
 def test_a_tenant_becomes_a_cohort_while_it_runs_and_its_usage_stays_true() -> None:
@@ -385,14 +605,6 @@ def test_a_tenant_becomes_a_cohort_while_it_runs_and_its_usage_stays_true() -> N
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_family_keeps_every_limit_and_ends_with_nothing_left(data: st.DataObject) -> None:
-    @st.composite
-    def some_shares(draw: st.DrawFn) -> CohortShare:
-        nominal = draw(st.builds(Capacity, st.integers(0, 4), st.integers(0, 8), st.integers(0, 8)))
-        least = 0 if nominal.slots else 1
-        borrowing = st.builds(Capacity, st.integers(least, 4), st.integers(0, 8), st.integers(0, 8))
-        lending = st.builds(Capacity, *(st.integers(0, amount) for amount in nominal))
-        return CohortShare(nominal=nominal, borrowing=draw(st.none() | borrowing), lending=draw(st.none() | lending))
-
     shares = st.none() | some_shares()
     limits = st.builds(
         Limits, max_concurrent=st.integers(1, 4), memory_mb=st.integers(2, 8), cpu_millis=st.integers(2, 8)

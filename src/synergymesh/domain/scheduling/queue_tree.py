@@ -25,6 +25,8 @@ from synergymesh.domain.scheduling.queue_views import TenantView, view_of
 from synergymesh.domain.scheduling.tenant_queue import Item, Member, Queue, WorkT
 
 HOUR_LIMIT: Final = Reason.HOUR_LIMIT
+SHORT_OF_ROOM: Final = frozenset({None, Reason.MEMORY, Reason.CPU})
+"""What holds a cohort that may go on when another of its members wants to start."""
 
 
 class QueueTree(Generic[WorkT]):
@@ -57,8 +59,10 @@ class QueueTree(Generic[WorkT]):
         root = self._root
         root.slots, root.memory, root.cpu = capacity
         self._dominant.clear()
-        for queue in self._queues.values():
-            self._take_back(queue)
+        for member in root.members.values():
+            if isinstance(member, Cohort):
+                self._reconsider(member)
+        self._reconsider(root)
 
     def add_tenant(
         self,
@@ -76,7 +80,7 @@ class QueueTree(Generic[WorkT]):
             limits: what it may use at most.
             weight: its part beside the others of its level, at least 1.
             parent: the tenant whose quota a sub-tenant shares; stays what it was at first.
-            share: its nominal share of that quota, and what of it is lent and borrowed.
+            share: its nominal share of that quota, and what of it is lent and borrowed; only of a sub-tenant.
         """
         assert weight >= 1, "a weight is at least 1"
         member = self._members.get(tenant_id)
@@ -87,18 +91,17 @@ class QueueTree(Generic[WorkT]):
             cohort.members[tenant_id] = member
             self._members[tenant_id] = self._queues[tenant_id] = queue
         above = parent_of(member)
-        if member.guaranteed is not NOTHING:
-            above.guarantees -= 1
-            above.reserve(member.unclaimed(), -1)
+        before, had_share = member.guaranteed, member.share is not None
+        above.promise(member, -1)
         member.weight = weight
-        member.set_limits(limits, share)
-        if member.guaranteed is not NOTHING:
-            above.guarantees += 1
-            above.reserve(member.unclaimed(), 1)
-        self._rouse(above)
-        for queue in self._queues_below(member):
-            self._take_back(queue)
+        member.set_limits(limits, None if above is self._root else share)
+        above.promise(member, 1)
         self._look_again(member)
+        self._take_back(member)
+        if had_share and member.entry:
+            self._enter(member)  # its place does not depend on what it uses any more
+        if member.guaranteed != before:
+            self._reconsider(above)
 
     def remove_tenant(self, tenant_id: str) -> None:
         """Forget a tenant, its sub-tenants and what waits for them; what still runs may be released later."""
@@ -110,6 +113,9 @@ class QueueTree(Generic[WorkT]):
                 self.remove_tenant(name)
         queue = self._queues.pop(tenant_id)
         for gone in (member, queue):
+            if gone.shut:
+                parent_of(gone).leave(gone)
+            parent_of(gone).asides.pop(queue, None)
             gone.alive = False
             gone.entry = 0
             self._thirsty.pop(gone, None)
@@ -117,10 +123,11 @@ class QueueTree(Generic[WorkT]):
         queue.aside = queue.gates = None
         above = parent_of(member)
         del above.members[tenant_id]
+        self._root.freed += 1
         if member.guaranteed is not NOTHING:
-            above.guarantees -= 1
-            above.reserve(member.unclaimed(), -1)
+            above.promise(member, -1)
             member.guaranteed = NOTHING
+            self._reconsider(above)
         self._rouse(above)
 
     def set_gate(self, tenant_id: str, circuit: Hashable, *, permits: int, until: Instant = 0) -> None:
@@ -146,6 +153,8 @@ class QueueTree(Generic[WorkT]):
         if permits > 0:
             queue.let_in(gate, permits)
             self._look_again(queue)
+        elif queue.shut or queue.share is not None:
+            self._look_again(queue)  # another head
 
     def permit(self, tenant_id: str, circuit: Hashable, more: int) -> None:
         """Let so many more in than were permitted; nothing happens where there is no gate."""
@@ -342,8 +351,9 @@ class QueueTree(Generic[WorkT]):
             return True
         room_at = hour.next_room(now)
         if room_at > now:
-            if member.until != room_at:
-                member.until = room_at
+            member.until = room_at
+            if member.alarm != room_at:
+                member.alarm = room_at
                 self._order += 1
                 heappush(self._timers, (room_at, self._order, member, None))
             return False
@@ -367,42 +377,56 @@ class QueueTree(Generic[WorkT]):
         if parent.parent is None:
             return
         if not parent.entry:
-            if parent.held is None:
+            if parent.held in SHORT_OF_ROOM:
                 self._activate(parent)
         elif parent.shut:
             self._enter(parent)
 
     def _rouse(self, cohort: Cohort[WorkT]) -> None:
         """Make a cohort eligible whose members may fit now that less is kept for one of them."""
-        if (
-            cohort.parent is not None
-            and not cohort.entry
-            and cohort.held is None
-            and cohort.alive
-            and cohort.has_work()
-        ):
-            self._activate(cohort)
+        if cohort.parent is not None and cohort.held in SHORT_OF_ROOM and cohort.alive and cohort.has_work():
+            if not cohort.entry:
+                self._activate(cohort)
+            elif cohort.shut:
+                self._enter(cohort)
 
     def _look_again(self, member: Member[WorkT]) -> None:
         """Make a member eligible, whatever held it."""
         member.held = None
         member.until = 0
+        self._root.freed += 1
         if isinstance(member, Cohort):
             for below in member.members.values():
                 self._look_again(below)
-        above = parent_of(member)
+        if member.parent is None:
+            return
         if member.has_work():
             if not member.entry:
                 self._activate(member)
             elif member.shut or member.share is not None:
                 self._enter(member)
-        if above.shut:
-            self._enter(above)
+        self._rouse(member.parent)
 
-    def _take_back(self, queue: Queue[WorkT]) -> None:
-        if queue.aside:
-            queue.take_back()
-            self._look_again(queue)
+    def _reconsider(self, cohort: Cohort[WorkT]) -> None:
+        """Look again at what can never start, because more or less is left for the members of a cohort."""
+        self._root.freed += 1
+        for member in [] if cohort.closed is None else cohort.closed.members():
+            self._look_again(member)
+        self._take_back(cohort)
+
+    def _take_back(self, member: Member[WorkT]) -> None:
+        """Bring back what was set aside in a member and below it."""
+        if isinstance(member, Cohort):
+            for queue in [*member.asides]:
+                self._take_back(queue)
+            for below in member.members.values():
+                if isinstance(below, Cohort):
+                    self._take_back(below)
+        elif isinstance(member, Queue):
+            parent_of(member).asides.pop(member, None)
+            if member.aside:
+                member.take_back()
+                self._look_again(member)
 
     def _queues_below(self, member: Member[WorkT]) -> list[Queue[WorkT]]:
         if isinstance(member, Queue):
@@ -423,10 +447,15 @@ class QueueTree(Generic[WorkT]):
             setattr(cohort, name, getattr(queue, name))
         cohort.running, cohort.memory_used, cohort.cpu_used = queue.running, queue.memory_used, queue.cpu_used
         cohort.set_limits(queue.limits, queue.share)
+        if queue.shut:
+            root.leave(queue)
+        if root.asides.pop(queue, queue) is None:
+            cohort.asides[queue] = None
         cohort.own = queue
         cohort.members[tenant_id] = queue
         queue.entry, queue.start_tag, queue.owed, queue.weight = 0, 0, 0, 1
-        queue.hour, queue.held, queue.paused, queue.throttle, queue.shut = None, None, False, None, False
+        queue.hour, queue.held, queue.paused, queue.throttle = None, None, False, None
+        queue.until = queue.alarm = 0
         queue.set_limits(UNLIMITED, None)
         queue.parent = cohort
         root.members[tenant_id] = self._members[tenant_id] = cohort

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.scheduling.explain import Blocker, Explanation, Pace, Reason, estimate_start
-from synergymesh.domain.scheduling.fair_queue import Cohort
+from synergymesh.domain.scheduling.fair_queue import Cohort, can_ever_run
 from synergymesh.domain.scheduling.grants import Grant
 from synergymesh.domain.scheduling.limits import Capacity, Request
 from synergymesh.domain.scheduling.tenant_queue import NO_REQUEST, Item, Member, Queue, WorkT
@@ -19,6 +19,9 @@ AHEAD_MAX = 1_000
 """So many tenants that go first are counted, no more; the answer would be the same."""
 
 MILLION = 1_000_000
+
+NOT_GUARANTEED = "not guaranteed to others"
+"""Follows the name of a resource of which a task asks for more than others' guarantees ever leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +102,9 @@ def limit_blockers(queue: Queue[WorkT], request: Request, now: Instant, *, recor
     while member.parent is not None:
         blockers += own_blockers(member, request, now, recorded=recorded)
         if member.parent.parent is None:
-            blockers += shared_blockers(member.parent, member, request)
+            blockers += shared_blockers(member.parent, queue, request)
         else:
-            blockers += kept_blockers(member.parent, member, request)
+            blockers += kept_blockers(member.parent, queue, request)
         member = member.parent
     return blockers
 
@@ -114,16 +117,6 @@ def head_of(queue: Queue[WorkT]) -> Item[WorkT] | None:
     return min(
         (other for other in queue.ready if other[4].wants(other[5]) and can_ever_run(queue, other[7])), default=None
     )
-
-
-def can_ever_run(queue: Queue[WorkT], request: Request) -> bool:
-    """Tell whether a task asks for no more than each limit as such."""
-    member: Member[WorkT] | None = queue
-    while member is not None:
-        if request.memory_mb > member.memory or request.cpu_millis > member.cpu:
-            return False
-        member = member.parent
-    return True
 
 
 def own_blockers(member: Member[WorkT], request: Request, now: Instant, *, recorded: bool) -> list[Blocker]:
@@ -139,7 +132,7 @@ def own_blockers(member: Member[WorkT], request: Request, now: Instant, *, recor
         (Reason.MEMORY, "memory_mb", member.memory, member.memory_used, request.memory_mb),
         (Reason.CPU, "cpu_millis", member.cpu, member.cpu_used, request.cpu_millis),
     ):
-        if used + asked > most:
+        if asked and used + asked > most:
             blockers.append(_over(reason, name, resource, most, used, asked))
     if hour is not None and hour.until is None and recorded and not blockers:
         blockers.append(hour)  # for the moment until the start is written down; behind anything else it is none
@@ -170,7 +163,7 @@ def _hour_blocker(member: Member[WorkT], now: Instant) -> Blocker | None:
     )
 
 
-def shared_blockers(root: Cohort[WorkT], member: Member[WorkT], request: Request) -> Iterator[Blocker]:
+def shared_blockers(root: Cohort[WorkT], queue: Queue[WorkT], request: Request) -> Iterator[Blocker]:
     """Give what the capacity has against a task."""
     short = False
     for resource, most, used, asked in (
@@ -178,23 +171,34 @@ def shared_blockers(root: Cohort[WorkT], member: Member[WorkT], request: Request
         ("memory_mb", root.memory, root.memory_used, request.memory_mb),
         ("cpu_millis", root.cpu, root.cpu_used, request.cpu_millis),
     ):
-        if used + asked > most:
+        if asked and used + asked > most:
             short = True
             yield Blocker(reason=Reason.CAPACITY, resource=resource, limit=most, used=used, asked=asked)
     if not short:
-        yield from kept_blockers(root, member, request)
+        yield from kept_blockers(root, queue, request)
 
 
-def kept_blockers(cohort: Cohort[WorkT], member: Member[WorkT], request: Request) -> Iterator[Blocker]:
+def kept_blockers(cohort: Cohort[WorkT], queue: Queue[WorkT], request: Request) -> Iterator[Blocker]:
     """Give what is kept for other members of a level: their guarantees, or room for a head that waits longer."""
+    _, memory_mb, cpu_millis = cohort.most_for(cohort.member_of(queue))
+    for reason, resource, most, whole, used, asked in (
+        (Reason.MEMORY, "memory_mb", memory_mb, cohort.memory, cohort.memory_used, request.memory_mb),
+        (Reason.CPU, "cpu_millis", cpu_millis, cohort.cpu, cohort.cpu_used, request.cpu_millis),
+    ):
+        if most < asked <= whole:
+            yield _over(reason, cohort.tenant_id, f"{resource} {NOT_GUARANTEED}", most, used, asked)
     is_short = (
         cohort.running >= cohort.slots
-        or cohort.memory_used + request.memory_mb > cohort.memory
-        or cohort.cpu_used + request.cpu_millis > cohort.cpu
+        or (request.memory_mb and cohort.memory_used + request.memory_mb > cohort.memory)
+        or (request.cpu_millis and cohort.cpu_used + request.cpu_millis > cohort.cpu)
     )
-    if not is_short and not cohort.fits(member, request):
-        kept = cohort.claim.tenant_id if cohort.claim is not None else cohort.tenant_id
-        yield Blocker(reason=Reason.CAPACITY, level=kept, resource="kept for others")
+    if not is_short and not cohort.fits_here(queue, request):
+        claim = cohort.claim if cohort.bars(queue) else None
+        yield Blocker(
+            reason=Reason.CAPACITY,
+            level=cohort.tenant_id if claim is None else claim.tenant_id,
+            resource="kept for others",
+        )
 
 
 def ahead_in_queue(queue: Queue[WorkT], item: Item[WorkT]) -> int:
@@ -218,9 +222,11 @@ def ahead_in_level(cohort: Cohort[WorkT], member: Member[WorkT], now: Instant, *
 
 def place_of(cohort: Cohort[WorkT], member: Member[WorkT]) -> tuple[int, int]:
     """Give a member's place in its level, or the one that it would get if it entered now."""
+    item = head_of(member) if isinstance(member, Queue) else None
+    key = cohort.key_for(member, NO_REQUEST if item is None else item[7])
     if member.entry:
-        return cohort.key(member), member.entry
-    return max(cohort.key(member), cohort.virtual_time), 1 << 62
+        return key, member.entry
+    return max(key, cohort.virtual_time), 1 << 62
 
 
 def has_startable(cohort: Cohort[WorkT], member: Member[WorkT], now: Instant, *, recorded: bool) -> bool:

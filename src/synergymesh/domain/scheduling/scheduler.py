@@ -14,14 +14,13 @@ from typing import Final
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.scheduling.estimates import Estimates
 from synergymesh.domain.scheduling.explain import Blocker, Explanation, Reason
-from synergymesh.domain.scheduling.fair_queue import Cohort
+from synergymesh.domain.scheduling.fair_queue import Cohort, can_ever_run
 from synergymesh.domain.scheduling.grants import Grant
 from synergymesh.domain.scheduling.limits import MINUTE, NOTHING, Capacity, Request
 from synergymesh.domain.scheduling.queue_tree import HOUR_LIMIT, QueueTree, parent_of
 from synergymesh.domain.scheduling.queue_views import (
     TenantView,
     blockers_of,
-    can_ever_run,
     explanation_of,
     limit_blockers,
     view_of,
@@ -130,9 +129,11 @@ class Scheduler(QueueTree[WorkT]):
                 assert isinstance(member, Queue)
                 member.delayed -= 1
                 self._add(member, item)
-            elif member.until == at:
-                member.until = 0
-                self._look_again(member)
+            else:
+                if member.alarm == at:
+                    member.alarm = 0
+                if member.until == at:
+                    self._look_again(member)
 
     def next(self, now: Instant) -> Grant[WorkT] | None:
         """Take the task that starts next, and what it needs at all levels; None when nothing may start now."""
@@ -153,9 +154,7 @@ class Scheduler(QueueTree[WorkT]):
             cost = queue.estimates.get(component, cost)
         if cost < COST_MIN_MICROSECONDS:
             cost = COST_MIN_MICROSECONDS
-        dominant = self._dominant.get(request)
-        if dominant is None:
-            dominant = self._dominant[request] = dominant_share(request, self.capacity)
+        dominant = self._dominant.get(request) or self._charge_of(request)
         charged = cost * dominant
         least = COST_MIN_MICROSECONDS * dominant
         memory_mb, cpu_millis = request
@@ -211,8 +210,8 @@ class Scheduler(QueueTree[WorkT]):
                 member.entry = 0
                 if has_more:
                     member.hold(CONCURRENCY)
-            if parent.closed:
-                parent.look_for_claim(self._dominant)
+            if parent.closed is not None:
+                parent.look_for_claim(self._charge_of)
             if parent is root:
                 break
             has_more = parent.has_work()
@@ -232,6 +231,7 @@ class Scheduler(QueueTree[WorkT]):
             learn: False if the duration says nothing, because it was cancelled or never begun.
         """
         del self._grants[grant.order]
+        self._root.freed += 1
         if now > self._now:
             self._now = now
         actual = (self._now - grant.started_at) // 1_000
@@ -299,7 +299,7 @@ class Scheduler(QueueTree[WorkT]):
         """Take over a task that runs already, whatever the limits are now."""
         queue = self._queues[tenant_id]
         self._order = order = self._order + 1
-        dominant = dominant_share(request, self.capacity)
+        dominant = self._charge_of(request)
         member: Member[WorkT] | None = queue
         while member is not None:
             self._take(member, request)
@@ -388,9 +388,11 @@ class Scheduler(QueueTree[WorkT]):
         What leads to it is then first in the heap of each level. Those that cannot go on leave the heap.
         """
         heap = cohort.heap
+        above = cohort.parent
+        root = self._root
         while True:
-            if cohort.closed:
-                cohort.reopen()
+            if cohort.closed is not None:
+                cohort.reopen(root.freed)
             while heap:
                 _, stamp, member = heap[0]
                 if member.entry == stamp:
@@ -399,8 +401,6 @@ class Scheduler(QueueTree[WorkT]):
             else:
                 return None
             reason: Reason | None = None
-            queue: Queue[WorkT] | None = None
-            item: Item[WorkT] | None = None
             if member.paused:
                 reason = PAUSED
             elif member.running >= member.slots:
@@ -412,43 +412,58 @@ class Scheduler(QueueTree[WorkT]):
             ):
                 reason = HOUR_LIMIT
             elif isinstance(member, Queue):
-                queue = member
-                item = queue.head()
+                item = member.head()
+                if item is not None:
+                    request = item[7]
+                    memory_mb, cpu_millis = request
+                    if (
+                        cohort.claim is None
+                        and not cohort.guarantees
+                        and member.memory_used + memory_mb <= member.memory
+                        and member.cpu_used + cpu_millis <= member.cpu
+                        and cohort.memory_used + memory_mb <= cohort.memory
+                        and cohort.cpu_used + cpu_millis <= cohort.cpu
+                        and (above is None or above.fits(member, request))
+                    ):
+                        return member
+                    if not can_ever_run(member, request):
+                        cohort.set_aside(member)  # it blocks nobody
+                        if member.share is not None:  # another head, which may be within its share
+                            heapreplace(heap, (cohort.key(member), stamp, member))
+                        continue
+                    if memory_mb and member.memory_used + memory_mb > member.memory:
+                        reason = MEMORY
+                    elif cpu_millis and member.cpu_used + cpu_millis > member.cpu:
+                        reason = CPU
+                    elif cohort.fits(member, request):
+                        return member
+                    else:
+                        member.last_reason = CAPACITY if above is None or cohort.fits_here(member, request) else MEMORY
+                        cohort.close(member, request)
+                        continue
             elif isinstance(member, Cohort):
                 queue = self._candidate(member, now)
                 if queue is not None:
-                    item = queue.head()
-            if queue is not None and item is not None:
-                request = item[7]
-                memory_mb, cpu_millis = request
-                if (
-                    cohort.claim is None
-                    and not cohort.guarantees
-                    and member.memory_used + memory_mb <= member.memory
-                    and member.cpu_used + cpu_millis <= member.cpu
-                    and cohort.memory_used + memory_mb <= cohort.memory
-                    and cohort.cpu_used + cpu_millis <= cohort.cpu
-                ):
                     return queue
-                # never starts, if it asks for more than a limit as such: it blocks nobody
-                if memory_mb > min(member.memory, cohort.memory) or cpu_millis > min(member.cpu, cohort.cpu):
-                    queue.set_aside()
-                    continue
-                if isinstance(member, Queue):
-                    if member.memory_used + memory_mb > member.memory:
-                        reason = MEMORY
-                    elif member.cpu_used + cpu_millis > member.cpu:
-                        reason = CPU
-                if reason is None:
-                    if cohort.fits(member, request):
-                        return queue
-                    cohort.close(member, request)
-                    member.last_reason = CAPACITY if cohort is self._root else MEMORY
-                    continue
+                if member.closed is not None:
+                    if member.waits_above():
+                        member.last_reason = CAPACITY
+                        cohort.close(member, NO_REQUEST)
+                        continue
+                    reason = MEMORY
             heappop(heap)
             member.entry = 0
             if reason is not None:
                 member.hold(reason)
+                if cohort.claim is not None:
+                    self._give_up_claim(cohort, member)
+
+    def _give_up_claim(self, cohort: Cohort[WorkT], member: Member[WorkT]) -> None:
+        """Keep no room for a member that is held, apart from what the end of one of its tasks changes."""
+        claim = cohort.claim
+        if claim is not None and cohort.member_of(claim) is member and member.held not in FREED_BY_AN_END:
+            cohort.claim = None
+            self._root.freed += 1
 
     def _add(self, queue: Queue[WorkT], item: Item[WorkT]) -> None:
         heappush(queue.ready, item)
@@ -461,8 +476,17 @@ class Scheduler(QueueTree[WorkT]):
                     self._root.enter(queue, self._order)
                 else:
                     self._activate(queue)
-        elif queue.shut and queue.ready[0] is item:
+        elif (queue.shut or queue.share is not None) and queue.ready[0] is item:
+            if queue.shut:
+                self._root.freed += 1  # room may have been kept for the head before
             self._enter(queue)
+
+    def _charge_of(self, request: Request) -> int:
+        """Give the dominant share of a request."""
+        dominant = self._dominant.get(request)
+        if dominant is None:
+            dominant = self._dominant[request] = dominant_share(request, self.capacity)
+        return dominant
 
     def _take(self, member: Member[WorkT], request: Request) -> None:
         if member.guaranteed is not NOTHING:

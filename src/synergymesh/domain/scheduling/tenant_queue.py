@@ -23,6 +23,7 @@ from synergymesh.domain.scheduling.limits import (
 
 if TYPE_CHECKING:
     from synergymesh.domain.scheduling.fair_queue import Cohort
+    from synergymesh.domain.scheduling.waiting_room import Group
 
 UNIT = 720_720
 """Divisible by every weight from 1 to 16, so that the usual weights lose nothing to rounding."""
@@ -82,17 +83,20 @@ class Member(Generic[WorkT]):
     Attributes:
         hourly: it has a limit of starts per hour; `hour` counts them from the first one on.
         entry: the stamp of its valid entry in a heap of its parent; 0 if it is in none.
-        shut: that entry is among the parent's `closed` ones.
+        shut: that entry is among the parent's `closed` ones, in `group` if it is in one.
+        alarm: the moment of the newest timer for it; 0 for none.
         held: why it is not eligible although it has work; None if it is, or has none.
         owed: cost that is not in `start_tag` yet, in units of `1 / WHOLE` microseconds; below 0 for a credit.
         holds: how often it was held, by reason.
     """
 
     __slots__ = (
+        "alarm",
         "alive",
         "cpu",
         "cpu_used",
         "entry",
+        "group",
         "guaranteed",
         "held",
         "holds",
@@ -136,8 +140,10 @@ class Member(Generic[WorkT]):
         self.served = 0
         self.entry = 0
         self.shut = False
+        self.group: Group[WorkT] | None = None
         self.held: Reason | None = None
         self.until: Instant = 0
+        self.alarm: Instant = 0
         self.last_reason: Reason | None = None
         self.holds: dict[Reason, int] | None = None
 
