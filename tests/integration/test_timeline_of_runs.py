@@ -69,8 +69,8 @@ async def test_a_run_says_where_its_time_went(mesh: Orchestrator) -> None:
     assert lanes["flaky"].seconds(Phase.RETRY_DELAY) >= 0.049
     assert [span.attempt for span in lanes["flaky"].spans if span.attempt] == [1, 2]
     assert lanes["last"].seconds(Phase.DEPENDENCY) > 0.05
-    queued = lanes["beside"].seconds(Phase.QUEUE) + lanes["first"].seconds(Phase.QUEUE)
-    assert queued >= 0.019, "one slot for two tasks"
+    kept = lanes["beside"].seconds(Phase.CONCURRENCY) + lanes["first"].seconds(Phase.CONCURRENCY)
+    assert kept >= 0.019, "one slot for two tasks"
     assert shown.critical_path[-1].task_id == "last"
     assert sum(shown.critical_totals().values()) == pytest.approx(shown.seconds, abs=0.02)
     assert shown.outages == 0

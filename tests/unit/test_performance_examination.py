@@ -26,6 +26,7 @@ def made(*tasks: tuple[str, tuple[int, ...], list[tuple[float, float]]]) -> tupl
                 START + int(begin * SECOND),
                 START + int(end * SECOND),
                 None if number == len(times) else START + int(times[number][0] * SECOND),
+                "concurrency",
             )
             for number, (begin, end) in enumerate(times, start=1)
         ]
@@ -46,10 +47,11 @@ def test_a_run_is_compared_with_its_plan_and_with_the_best_that_was_possible() -
     assert found.best == 5, "b, then c"
     assert found.planned == 2
     assert found.planned_path in (("a", "c"), ("b", "c"))
-    assert found.critical[Phase.QUEUE] == 2
+    assert found.critical[Phase.CONCURRENCY] == 2
     assert found.critical[Phase.RUNNING] == 4
     assert [each.component_id for each in found.slowest] == ["b", "a", "c"]
-    assert any("could have started 2 s earlier" in advice for advice in found.advice)
+    (advice,) = [advice for advice in found.advice if "could have started 2 s earlier" in advice]
+    assert "raise max_concurrent_tasks" in advice
 
 
 def test_failed_attempts_and_the_pauses_behind_them_are_put_down_to_the_component() -> None:

@@ -867,3 +867,38 @@ def test_every_waiting_task_of_a_run_is_taken_back_wherever_it_waits() -> None:
         ("other", 1),
         ("other", 3),
     ]
+
+
+# --- what kept a task ------------------------------------------------------------------------------------------------
+
+
+def test_a_grant_says_what_kept_its_queue_from_its_next_task() -> None:
+    limits = replace(UNLIMITED, max_concurrent=2, memory_mb=100)
+    scheduler = scheduler_of("a", limits=limits)
+    scheduler.add_tenant("b", limits=UNLIMITED, weight=1)
+    flood(scheduler, "a")
+    first, second = start_all(scheduler)
+    assert (first.waited_for, second.waited_for) == (None, None)
+    scheduler.release(first, NOW)
+    (third,) = start_all(scheduler)
+    assert third.waited_for is Reason.CONCURRENCY
+    push(scheduler, "b", Run(), request=Request(1, 1))
+    (free,) = start_all(scheduler)
+    assert free.waited_for is None, "what holds another tenant is none of its business"
+
+
+def test_a_grant_says_that_every_slot_was_taken_or_its_tenant_paused() -> None:
+    scheduler = scheduler_of("a", "b", capacity=Capacity(1, 1_000, 1_000))
+    for name in "ab":
+        push(scheduler, name, Run(), ready=NOW)
+    (first,) = start_all(scheduler)
+    scheduler.release(first, NOW)
+    (second,) = start_all(scheduler)
+    assert (first.waited_for, second.waited_for) == (None, Reason.CAPACITY)
+    scheduler.release(second, NOW)
+    scheduler.pause("a")
+    push(scheduler, "a", Run(), ready=NOW + 1)
+    assert start_all(scheduler) == []
+    scheduler.resume("a")
+    (late,) = start_all(scheduler)
+    assert late.waited_for is Reason.PAUSED

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synergymesh.domain.observability.timeline import Course, Phase, Timeline, Try, build_timeline
+from synergymesh.domain.observability.timeline import QUEUED, Course, Phase, Timeline, Try, build_timeline
+from synergymesh.domain.scheduling.explain import Reason
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.timeline.condensed import count_in_bins, pack
-from synergymesh.timeline.drawing import LABEL_MAX, WIDTH, Scale, shortened
+from synergymesh.timeline.drawing import LABEL_MAX, NAMES, WIDTH, Scale, shortened
 from synergymesh.timeline.page import TABLE_ROWS_MAX, timeline_html
 from synergymesh.timeline.picture import ROWS_MAX, timeline_svg
 
@@ -38,6 +39,7 @@ def course(
                 START + int(begin * SECOND),
                 ended,
                 None if is_last else ended + SECOND,
+                "concurrency",
             )
         )
     return Course(task_id, "work", status, after, tuple(made), made[-1].ended_at if made else None)
@@ -66,18 +68,18 @@ def phases(shown: Timeline, task_id: str) -> list[tuple[Phase, float, float]]:
 
 def test_a_task_waits_for_others_then_for_its_turn_then_runs() -> None:
     shown = timeline(course("a", (1, 3)), course("b", (4, 6), (7.5, 9), after=(0,)), end=10)
-    assert phases(shown, "a") == [(Phase.QUEUE, 0, 1), (Phase.RUNNING, 1, 3)]
+    assert phases(shown, "a") == [(Phase.CONCURRENCY, 0, 1), (Phase.RUNNING, 1, 3)]
     assert phases(shown, "b") == [
         (Phase.DEPENDENCY, 0, 3),
-        (Phase.QUEUE, 3, 4),
+        (Phase.CONCURRENCY, 3, 4),
         (Phase.RUNNING, 4, 6),
         (Phase.RETRY_DELAY, 6, 7),
-        (Phase.QUEUE, 7, 7.5),
+        (Phase.CONCURRENCY, 7, 7.5),
         (Phase.RUNNING, 7.5, 9),
     ]
     assert shown.seconds == 10
     assert [step.task_id for step in shown.critical_path] == ["a", "b"]
-    assert shown.critical_totals()[Phase.QUEUE] == 2.5
+    assert shown.critical_totals()[Phase.CONCURRENCY] == 2.5
     assert shown.critical_totals()[Phase.DEPENDENCY] == 0
     assert shown.totals()[Phase.DEPENDENCY] == 3
 
@@ -96,7 +98,7 @@ def test_the_critical_path_goes_through_what_ended_last_and_not_through_what_too
 
 def test_a_run_that_was_not_to_start_yet_says_so() -> None:
     shown = timeline(course("a", (6, 7)), not_before=5, end=7)
-    assert phases(shown, "a") == [(Phase.NOT_BEFORE, 0, 5), (Phase.QUEUE, 5, 6), (Phase.RUNNING, 6, 7)]
+    assert phases(shown, "a") == [(Phase.NOT_BEFORE, 0, 5), (Phase.CONCURRENCY, 5, 6), (Phase.RUNNING, 6, 7)]
 
 
 def test_a_wait_in_which_the_process_was_away_is_no_queue() -> None:
@@ -120,13 +122,29 @@ def test_a_wait_in_which_the_process_was_away_is_no_queue() -> None:
     assert shown.outages == 2
 
 
+@pytest.mark.parametrize("reason", [*(phase.value for phase in QUEUED), None, "something new"])
+def test_a_wait_has_the_phase_of_what_kept_the_attempt(reason: str | None) -> None:
+    kept = Try(1, S.SUCCESS, START + SECOND, START + 2 * SECOND, None, reason)
+    shown = timeline(Course("a", "work", S.SUCCESS, (), (kept,), kept.ended_at), end=2)
+    phase = Phase(reason) if reason in {phase.value for phase in QUEUED} else Phase.COMMIT
+    assert phases(shown, "a") == [(phase, 0, 1), (Phase.RUNNING, 1, 2)]
+    assert f'class="{phase}"' in timeline_svg(shown)
+    assert NAMES[phase] in timeline_html(shown)
+
+
+def test_what_a_scheduler_holds_a_task_for_is_a_phase_of_its_own() -> None:
+    """Nothing that can be recorded is shown as a commit."""
+    never = {Reason.DEPENDENCY, Reason.RETRY_DELAY, Reason.RATE_LIMIT, Reason.BACKLOG, Reason.FAIR_SHARE}
+    assert {reason.value for reason in set(Reason) - never} == {phase.value for phase in QUEUED} - {"queue", "commit"}
+
+
 def test_an_open_run_is_shown_until_now() -> None:
     running = Course("a", "work", S.RUNNING, (), (Try(1, S.RUNNING, START + SECOND, None),), None)
     waiting = Course("b", "work", S.PENDING, (0,), (), None)
     pausing = Course("c", "work", S.RETRYING, (), (Try(1, S.FAILED, START, START + SECOND, START + 9 * SECOND),), None)
     ready = Course("d", "work", S.PENDING, (), (), None)
     shown = timeline(running, waiting, pausing, ready, now=4)
-    assert phases(shown, "a") == [(Phase.QUEUE, 0, 1), (Phase.RUNNING, 1, 4)]
+    assert phases(shown, "a") == [(Phase.COMMIT, 0, 1), (Phase.RUNNING, 1, 4)]
     assert phases(shown, "b") == [(Phase.DEPENDENCY, 0, 4)]
     assert phases(shown, "c") == [(Phase.RUNNING, 0, 1), (Phase.RETRY_DELAY, 1, 4)]
     assert phases(shown, "d") == [(Phase.QUEUE, 0, 4)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from synergymesh.diagnostics.commits import CommitTimes
 from synergymesh.domain.graphs.graph import Graph
 from synergymesh.domain.graphs.recommendations import duration
-from synergymesh.domain.observability.timeline import Lane, Phase, Timeline
+from synergymesh.domain.observability.timeline import QUEUED, Lane, Phase, Timeline
 from synergymesh.domain.states import ExecutionStatus
 
 SLOWEST = 10
@@ -23,6 +23,18 @@ SECONDS_MIN = 0.1
 """What takes less than a tenth of the time, or of a second, is not worth a word."""
 
 FAILED = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
+
+WAIT_REMEDIES = {
+    Phase.QUEUE: "`synergymesh why RUN` says what holds them.",
+    Phase.CONCURRENCY: "raise max_concurrent_tasks of the tenant, or take back its throttle.",
+    Phase.MEMORY: "raise max_memory_mb of the tenant, or lower memory_mb of the tasks to what they take.",
+    Phase.CPU: "raise max_cpu_percent of the tenant, or lower cpus of the tasks to what they take.",
+    Phase.HOUR_LIMIT: "raise max_tasks_per_hour of the tenant, or put small tasks together.",
+    Phase.CAPACITY: "give all tenants more slots, memory or CPUs, or this one a larger weight or its run a priority.",
+    Phase.CIRCUIT_OPEN: "repair what they call (`synergymesh breakers`), or let its breaker try again sooner.",
+    Phase.PAUSED: "the tenant was suspended.",
+    Phase.COMMIT: 'put the database on a faster disk, or set synchronous to "normal".',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +188,15 @@ def _components(timelines: Sequence[Timeline]) -> list[SlowComponent]:
     for timeline in timelines:
         for lane in timeline.lanes:
             runs = [span for span in lane.spans if span.phase is Phase.RUNNING]
-            if not runs and not lane.seconds(Phase.QUEUE):
+            queued = sum(map(lane.seconds, QUEUED))
+            if not runs and not queued:
                 continue
             figures = found[timeline.workflow, lane.task_id]
             figures[0] += bool(runs)
             figures[1] += len(runs)
             figures[2] += sum(span.seconds for span in runs)
             figures[3] += sum(span.seconds for span in runs if span.status in FAILED)
-            figures[4] += lane.seconds(Phase.QUEUE)
+            figures[4] += queued
             figures[5] += lane.critical
     return [
         SlowComponent(workflow, component_id, int(f[0]), int(f[1]), f[2], f[3], f[4], int(f[5]))
@@ -205,12 +218,11 @@ def _with_advice(performance: Performance, timelines: Sequence[Timeline]) -> Per
     critical = performance.critical
     least = max(SHARE_MIN * whole, SECONDS_MIN)
     advice = []
-    if critical[Phase.QUEUE] > least:
-        advice.append(
-            f"Tasks of the critical path could have started {duration(critical[Phase.QUEUE])} earlier: raise the limit "
-            f"that holds them (`synergymesh queue` and `synergymesh why RUN` name it while they wait), or give the run "
-            f"a higher priority."
-        )
+    advice += [
+        f"Tasks of the critical path could have started {duration(critical[phase])} earlier: {remedy}"
+        for phase, remedy in WAIT_REMEDIES.items()
+        if critical[phase] > least
+    ]
     failed = _failed_on_path(timelines)
     retries = critical[Phase.RETRY_DELAY] + failed
     if retries > least:

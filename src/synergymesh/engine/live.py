@@ -90,6 +90,12 @@ class Attempt:
         self.settled = False
 
     @property
+    def waited_for(self) -> str | None:
+        """Give the code of what kept it from starting at once, None where nothing did."""
+        reason = self.grant.waited_for
+        return None if reason is None else reason.value
+
+    @property
     def task(self) -> Task[..., Any] | DirectTask:
         """Give the task that does the work."""
         if self.run.direct is not None:

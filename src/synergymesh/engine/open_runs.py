@@ -221,6 +221,7 @@ class OpenRuns:
             now,
             verdict.result,
             error,
+            attempt.waited_for,
         )
         self.settle(run, position, finished)
 
@@ -265,6 +266,7 @@ class OpenRuns:
             now,
             retry_at,
             None if error is None else encode_json(error),
+            attempt.waited_for,
         )
         run.state.move(position, verdict.status)
 

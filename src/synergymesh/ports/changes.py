@@ -235,8 +235,8 @@ class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
     """An attempt ended, and the task goes on: another attempt follows at `retry_at`.
 
     `status` is failed or timeout (counts against the task's retries), or cancelled (the process was shut down; does
-    not count). `error` is the JSON of an `ErrorInfo`. A task row that says `running` goes back to retrying (pending
-    after a shutdown).
+    not count). `error` is the JSON of an `ErrorInfo`. `waited_for` is the code of what kept it from starting at once,
+    None where nothing did. A task row that says `running` goes back to retrying (pending after a shutdown).
     """
 
     run_id: str
@@ -248,6 +248,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
     ended_at: Instant
     retry_at: Instant
     error: bytes | None
+    waited_for: str | None = None
 
 
 class OutputCaptured(msgspec.Struct, frozen=True, gc=False):
@@ -265,7 +266,8 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A task has its final verdict. `started_at` is None when it never started (skipped, cancelled before).
 
     `attempt` is the number of the last attempt, 0 when there was none. `result` is JSON; `error` is the JSON of an
-    `ErrorInfo`. A task that is final already stays as it is.
+    `ErrorInfo`. `waited_for` is the code of what kept that attempt from starting at once, None where nothing did. A
+    task that is final already stays as it is.
     """
 
     run_id: str
@@ -277,6 +279,7 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     ended_at: Instant
     result: bytes | None
     error: bytes | None
+    waited_for: str | None = None
 
 
 class DeadLetterDiscarded(msgspec.Struct, frozen=True, gc=False):

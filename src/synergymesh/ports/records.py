@@ -145,6 +145,7 @@ class TaskRecord(msgspec.Struct, frozen=True, gc=False):
     result: bytes | None
     error: bytes | None
     crashes: int
+    waited_for: str | None = None
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
@@ -159,6 +160,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
     ended_at: Instant
     retry_at: Instant
     error: bytes | None
+    waited_for: str | None = None
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True, gc=False):

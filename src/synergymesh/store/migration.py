@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
 
-HEAD = "0015"
+HEAD = "0016"
 """The revision that this version works with; a test compares it with the newest script in `migrations/`."""
 
 SCRIPTS = Path(__file__).parent / "migrations"

@@ -278,6 +278,7 @@ tasks = Table(
     Column("crashes", BigInteger, nullable=False, server_default="0"),
     Column("discarded_at", BigInteger),
     Column("discard_reason", Text),
+    Column("waited_for", Text),
     ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
     CheckConstraint(one_of("status", TASK_STATUSES), name="status"),
 )
@@ -310,6 +311,7 @@ attempts = Table(
     Column("ended_at", BigInteger, nullable=False),
     Column("retry_at", BigInteger, nullable=False),
     Column("error", LargeBinary),
+    Column("waited_for", Text),
     ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
     CheckConstraint(one_of("status", ATTEMPT_STATUSES), name="status"),
 )

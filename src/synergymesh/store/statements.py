@@ -361,7 +361,7 @@ START_TASKS = insert(
     ["run_id", "component_id", "tenant_id", "attempt", "started_at"],
 )
 
-_FINISHED = ("status", "attempt", "started_at", "ended_at", "result", "error")
+_FINISHED = ("status", "attempt", "started_at", "ended_at", "result", "error", "waited_for")
 FINISH_TASKS = insert(
     _task.on_conflict_do_update(
         index_elements=["run_id", "component_id"],

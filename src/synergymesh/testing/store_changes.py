@@ -89,6 +89,7 @@ def task_finished(run_id: str, component_id: str, tenant_id: str = ACME, **field
         "ended_at": 2_200,
         "result": b"1",
         "error": None,
+        "waited_for": "concurrency",
     }
     return TaskFinished(run_id, component_id, tenant_id=tenant_id, **(given | fields))
 
@@ -102,6 +103,7 @@ def attempt_failed(run_id: str, component_id: str, tenant_id: str = ACME, **fiel
         "ended_at": 2_200,
         "retry_at": 2_300,
         "error": b'{"type": "ValueError"}',
+        "waited_for": "hour_limit",
     }
     return AttemptFailed(run_id, component_id, tenant_id=tenant_id, **(given | fields))
 

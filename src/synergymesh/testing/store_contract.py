@@ -119,7 +119,7 @@ class StoreContract(
         listed = await store.list_attempts(["run-2", "run-1"])
         assert [(a.run_id, a.component_id, a.number) for a in listed] == order
         assert listed[0] == AttemptRecord(
-            "run-1", "a", 1, ACME, S.FAILED, 2_100, 2_200, 2_300, b'{"type": "ValueError"}'
+            "run-1", "a", 1, ACME, S.FAILED, 2_100, 2_200, 2_300, b'{"type": "ValueError"}', "hour_limit"
         )
 
     @pytest.mark.parametrize("status", sorted(ATTEMPT_STATUSES))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
 from synergymesh.domain.graphs.recommendations import duration
-from synergymesh.domain.observability.timeline import Lane, Phase, Span, Timeline
+from synergymesh.domain.observability.timeline import QUEUED, Lane, Phase, Span, Timeline
 from synergymesh.timeline import drawing
 
 BINS = 496
@@ -23,7 +23,7 @@ LANES_MAX = 280
 LABEL_ROOM = 7.0
 """Pixels that a letter of a label inside a bar takes."""
 
-STACKED = (*(status.value for status, _ in drawing.STATUSES), Phase.OUTAGE, Phase.RETRY_DELAY, Phase.QUEUE)
+STACKED = (*(status.value for status, _ in drawing.STATUSES), Phase.OUTAGE, Phase.RETRY_DELAY, *QUEUED)
 """Marks, from below: what ran, by its end, then what waited. Who waits for another task is left out: at first these
 are nearly all."""
 

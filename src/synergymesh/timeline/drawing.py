@@ -34,7 +34,15 @@ TALL = 500.0
 NAMES = {
     Phase.NOT_BEFORE: "not to start yet",
     Phase.DEPENDENCY: "waits for another task",
-    Phase.QUEUE: "could start: slot, limit, share or commit",
+    Phase.QUEUE: "could start",
+    Phase.CONCURRENCY: "limit: tasks at a time",
+    Phase.MEMORY: "limit: memory",
+    Phase.CPU: "limit: CPUs",
+    Phase.HOUR_LIMIT: "limit: starts per hour",
+    Phase.CAPACITY: "capacity of all tenants",
+    Phase.CIRCUIT_OPEN: "circuit open",
+    Phase.PAUSED: "tenant suspended",
+    Phase.COMMIT: "commit before it",
     Phase.RETRY_DELAY: "pause before a retry",
     Phase.OUTAGE: "process was away, or queue after it",
     Phase.RUNNING: "runs",
@@ -55,7 +63,15 @@ STYLE = """
   .inside { fill: #ffffff; font-size: 11px; }
   .not_before { fill: #c4b5fd; }
   .dependency { fill: #e2e8f0; }
-  .queue { fill: #f59e0b; }
+  .queue { fill: #fde047; }
+  .concurrency { fill: #f59e0b; }
+  .memory { fill: #0d9488; }
+  .cpu { fill: #84cc16; }
+  .hour_limit { fill: #ec4899; }
+  .capacity { fill: #a16207; }
+  .circuit_open { fill: #ea580c; }
+  .paused { fill: #78716c; }
+  .commit { fill: #c8bfa8; }
   .retry_delay { fill: #a855f7; }
   .outage { fill: #64748b; }
   .success { fill: #3b82f6; }
@@ -199,6 +215,14 @@ _VERBS = {
     Phase.NOT_BEFORE: "not to start",
     Phase.DEPENDENCY: "dependencies",
     Phase.QUEUE: "in the queue",
+    Phase.CONCURRENCY: "concurrency",
+    Phase.MEMORY: "memory",
+    Phase.CPU: "CPUs",
+    Phase.HOUR_LIMIT: "hour limit",
+    Phase.CAPACITY: "capacity",
+    Phase.CIRCUIT_OPEN: "open circuit",
+    Phase.PAUSED: "suspended",
+    Phase.COMMIT: "commits",
     Phase.RETRY_DELAY: "retry pauses",
     Phase.OUTAGE: "process away",
     Phase.RUNNING: "running",

@@ -1,7 +1,7 @@
 """What a run's time went into: every attempt and every wait of every task, and the path that decided its length.
 
-Only what is recorded is said. Between the moment when a task could start and its start it waited for its turn: for a
-slot, a limit, its fair share, or the commit before it; which of these is not recorded.
+Only what is recorded is said. Between the moment when a task could start and its start it waited for its turn: what
+kept it is recorded with each attempt. Where several things did, one after the other, it is the last of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,23 @@ class Phase(StrEnum):
     DEPENDENCY = "dependency"
     """Another task had not ended."""
     QUEUE = "queue"
-    """It could have started: it waited for a slot, a limit, its share, or a commit."""
+    """It could start, and has not: `explain` says why."""
+    CONCURRENCY = "concurrency"
+    """Its tenant ran as many tasks as it may at a time."""
+    MEMORY = "memory"
+    """The memory of its tenant's tasks left too little for it."""
+    CPU = "cpu"
+    """The CPUs of its tenant's tasks left too little for it."""
+    HOUR_LIMIT = "hour_limit"
+    """Its tenant had started as many tasks as it may in an hour."""
+    CAPACITY = "capacity"
+    """The slots, memory or CPUs of the scheduler were taken, or kept for others."""
+    CIRCUIT_OPEN = "circuit_open"
+    """What it calls was not tried, since it failed too often."""
+    PAUSED = "paused"
+    """Its tenant was suspended."""
+    COMMIT = "commit"
+    """Nothing kept it: the result before it was being written, and the process got to it then."""
     RETRY_DELAY = "retry_delay"
     """The pause between two attempts."""
     OUTAGE = "outage"
@@ -36,16 +52,28 @@ class Phase(StrEnum):
 
 WAITS = tuple(phase for phase in Phase if phase is not Phase.RUNNING)
 
+QUEUED = tuple(
+    Phase(name)
+    for name in ("queue", "concurrency", "memory", "cpu", "hour_limit", "capacity", "circuit_open", "paused", "commit")
+)
+"""Phases in which a task could start as far as its run goes."""
+
+_KEPT = {phase.value: phase for phase in QUEUED}
+
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Hold an attempt as it is recorded; `ended_at` is None while it runs, `retry_at` where none follows."""
+    """Hold an attempt as it is recorded.
+
+    `ended_at` is None while it runs, `retry_at` where none follows; `waited_for` is what kept it from starting at once.
+    """
 
     number: int
     status: ExecutionStatus
     started_at: Instant
     ended_at: Instant | None
     retry_at: Instant | None = None
+    waited_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,24 +278,24 @@ class _Spans:
         """Add the attempts and the waits before and between them; give during how many the process was away."""
         outages = 0
         expected = 1
-        waits_for = Phase.QUEUE
+        was_away = False
         for attempt in course.tries:
-            if attempt.number > expected:
-                waits_for = Phase.OUTAGE  # a crash counts into the numbers of attempts
-            outages += waits_for is Phase.OUTAGE
-            self.until(attempt.started_at, waits_for)
+            was_away |= attempt.number > expected  # a crash counts into the numbers of attempts
+            outages += was_away
+            kept = _KEPT.get(attempt.waited_for or "", Phase.COMMIT)
+            self.until(attempt.started_at, Phase.OUTAGE if was_away else kept)
             self.until(
                 now if attempt.ended_at is None else attempt.ended_at, Phase.RUNNING, attempt.number, attempt.status
             )
-            waits_for = Phase.OUTAGE if attempt.status is ExecutionStatus.CANCELLED else Phase.QUEUE
-            if attempt.retry_at is not None and waits_for is Phase.QUEUE:
+            was_away = attempt.status is ExecutionStatus.CANCELLED
+            if attempt.retry_at is not None and not was_away:
                 self.until(attempt.retry_at, Phase.RETRY_DELAY)
             expected = attempt.number + 1
         if course.ended_at is not None:
             if not course.tries:
                 self.until(course.ended_at, Phase.QUEUE)  # it was given up before it started
         elif not course.tries or course.tries[-1].ended_at is not None:
-            self.until(now, waits_for)
+            self.until(now, Phase.OUTAGE if was_away else Phase.QUEUE)
         return outages
 
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 from typing import Generic
 
 from synergymesh.domain.instants import Instant
+from synergymesh.domain.scheduling.explain import Reason
 from synergymesh.domain.scheduling.limits import NOTHING, Capacity, Request
 from synergymesh.domain.scheduling.tenant_queue import Member, Queue, WorkT
 
@@ -20,6 +21,7 @@ class Grant(Generic[WorkT]):
         charged: what it cost its tenant so far, in units of `1 / WHOLE` microseconds.
         started_at: the moment of the decision.
         ready_at: the moment from which it could have started, as far as whoever handed it in said so.
+        waited_for: what kept its queue from starting its next task before this one was chosen; None if nothing did.
         order: unique; the order in which tasks were handed to the scheduler.
     """
 
@@ -34,6 +36,7 @@ class Grant(Generic[WorkT]):
         "request",
         "run",
         "started_at",
+        "waited_for",
     )
 
     def __init__(
@@ -48,6 +51,7 @@ class Grant(Generic[WorkT]):
         dominant: int,
         charged: int,
         ready_at: Instant,
+        waited_for: Reason | None = None,
     ) -> None:
         self.run = run
         self.position = position
@@ -59,6 +63,7 @@ class Grant(Generic[WorkT]):
         self.dominant = dominant
         self.charged = charged
         self.ready_at = ready_at
+        self.waited_for = waited_for
 
     @property
     def tenant_id(self) -> str:

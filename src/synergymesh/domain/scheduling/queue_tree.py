@@ -48,6 +48,7 @@ class QueueTree(Generic[WorkT]):
         self._dominant: dict[Request, int] = {}
         self._order = 0
         self._now: Instant = 0
+        self._full_at: Instant = -1
         self.set_capacity(capacity)
 
     # --- tenants ----------------------------------------------------------------------------------------------------

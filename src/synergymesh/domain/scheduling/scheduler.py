@@ -143,6 +143,7 @@ class Scheduler(QueueTree[WorkT]):
             now = self._now
         root = self._root
         if root.running >= root.slots:
+            self._full_at = now
             return None
         queue = self._candidate(root, now)
         if queue is None:
@@ -167,7 +168,10 @@ class Scheduler(QueueTree[WorkT]):
         member: Member[WorkT] = queue
         parent = queue.parent
         has_more = bool(queue.ready)
+        waited_for = CAPACITY if self._full_at >= ready else None
         while parent is not None:
+            if member.last_reason is not None:
+                waited_for, member.last_reason = member.last_reason, None
             guaranteed = member.guaranteed is not NOTHING
             if guaranteed:
                 parent.reserve(member.unclaimed(), -1)
@@ -218,7 +222,7 @@ class Scheduler(QueueTree[WorkT]):
             member = parent
             parent = member.parent
         self._order = stamp
-        grant = Grant(run, position, queue, request, component, order, now, dominant, charged, ready)
+        grant = Grant(run, position, queue, request, component, order, now, dominant, charged, ready, waited_for)
         self._grants[order] = grant
         return grant
 

@@ -255,6 +255,7 @@ class Queue(Member[WorkT]):
             item = heappop(parked)
             if item[4].wants(item[5]):
                 heappush(self.ready, item)
+                self.last_reason = Reason.CIRCUIT_OPEN
                 most -= 1
 
     def set_aside(self) -> None:

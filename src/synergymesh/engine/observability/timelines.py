@@ -35,7 +35,14 @@ def timeline_of(
     earlier: dict[str, list[Try]] = defaultdict(list)
     for attempt in attempts:
         earlier[attempt.component_id].append(
-            Try(attempt.number, attempt.status, attempt.started_at, attempt.ended_at, attempt.retry_at)
+            Try(
+                attempt.number,
+                attempt.status,
+                attempt.started_at,
+                attempt.ended_at,
+                attempt.retry_at,
+                attempt.waited_for,
+            )
         )
 
     def course(position: int, component: Component, dependencies: tuple[int, ...]) -> Course:
@@ -46,7 +53,7 @@ def timeline_of(
         if row is not None and status.is_final:
             ended_at = row.ended_at
             if row.started_at is not None and row.attempt:
-                tries.append(Try(row.attempt, status, row.started_at, ended_at))
+                tries.append(Try(row.attempt, status, row.started_at, ended_at, None, row.waited_for))
         else:
             running = _running(row, live, position)
             if running is not None and not (tries and tries[-1].number >= running.number):
@@ -86,7 +93,7 @@ def _running(row: TaskRecord | None, live: LiveRun | None, position: int) -> Try
     """Give the attempt that runs, as far as it is known."""
     attempt = None if live is None or live.running is None else live.running.get(position)
     if attempt is not None:
-        return Try(attempt.number, ExecutionStatus.RUNNING, attempt.started_at, None)
+        return Try(attempt.number, ExecutionStatus.RUNNING, attempt.started_at, None, None, attempt.waited_for)
     if row is not None and row.status is ExecutionStatus.RUNNING and row.started_at is not None:
         return Try(row.attempt, ExecutionStatus.RUNNING, row.started_at, None)
     return None
