@@ -58,6 +58,9 @@ class AuditControl:
             limit: 1 to 1,000.
             as_tenant: whether the tenant itself asks, and not the operator; it needs the feature `audit_logs`.
 
+        Returns:
+            a page of entries, with the cursor of the next one.
+
         Raises:
             InvalidRequest: an argument cannot be accepted.
             FeatureNotEnabled: the tenant's tier does not let it read its log.
@@ -97,6 +100,9 @@ class AuditControl:
             checkpoints: a file or a directory of checkpoints that were kept elsewhere, in place of the database's.
             as_tenant: whether the tenant itself asks.
 
+        Returns:
+            what was found, whether it is intact, and how much is not signed yet.
+
         Raises:
             InvalidRequest: there is no such checkpoint.
             AuditKeyError: a key cannot be used.
@@ -124,6 +130,9 @@ class AuditControl:
             since, until: from when on, and before when; aware.
             as_tenant: whether the tenant itself asks.
 
+        Returns:
+            what was written, and where.
+
         Raises:
             InvalidRequest: an argument cannot be accepted, or the file cannot be written.
         """
@@ -136,6 +145,12 @@ class AuditControl:
 
         This happens every hour by itself.
 
+        Args:
+            tenant: whose; '' for the mesh's own, None for all.
+
+        Returns:
+            how many entries were deleted.
+
         Raises:
             LegalHold: the tenant's log must be kept.
             StoreError: the log is damaged.
@@ -145,6 +160,13 @@ class AuditControl:
     async def hold_audit(self, tenant: str, reason: str) -> bool:
         """Forbid to prune a tenant's log ('' for the mesh's own); False when it is forbidden already.
 
+        Args:
+            tenant: whose; '' for the mesh's own.
+            reason: why, for people.
+
+        Returns:
+            whether it was allowed before.
+
         Raises:
             UnknownTenant: there is no log of that tenant.
         """
@@ -153,19 +175,36 @@ class AuditControl:
     async def release_audit(self, tenant: str) -> bool:
         """Allow to prune a tenant's log again; False when nothing forbids it.
 
+        Args:
+            tenant: whose; '' for the mesh's own.
+
+        Returns:
+            whether it was forbidden before.
+
         Raises:
             UnknownTenant: there is no log of that tenant.
         """
         return await self._running.auditing.pruning.release(tenant)
 
     async def audit_holds(self) -> list[HoldRecord]:
-        """Give all legal holds."""
+        """Give all legal holds.
+
+        Returns:
+            what must be kept, why and since when.
+        """
         return await self._running.auditing.pruning.holds()
 
     async def with_personal_data(self, actor: Actor, **personal: str | None) -> Actor:
         """Give an actor whose entries name it: name, mail and address, encrypted under a key of its own.
 
         Use it with `acting_as`. `erase_audit` destroys the key, and the log still verifies.
+
+        Args:
+            actor: who.
+            personal: name, mail, address; None for what is not known.
+
+        Returns:
+            the actor to act as.
 
         Raises:
             InvalidRequest: a field is not known or cannot be kept.
@@ -174,6 +213,9 @@ class AuditControl:
 
     async def erase_audit(self, subject: str) -> bool:
         """Make the personal data of an actor (`type/id`) in the audit log unreadable for ever.
+
+        Args:
+            subject: the actor, `type/id`.
 
         Returns:
             whether nothing of its key is left in the files. While somebody reads an older state of the database (a
@@ -185,11 +227,18 @@ class AuditControl:
         return await self._running.auditing.erasing.erase(subject)
 
     async def audit_keys(self) -> list[AuditKey]:
-        """Give the public keys of the audit log; the one that signs now is the last."""
+        """Give the public keys of the audit log; the one that signs now is the last.
+
+        Returns:
+            the keys: id, public part, and whether the private part is here.
+        """
         return await self._running.auditing.keys_shown()
 
     async def rotate_audit_key(self) -> AuditKey:
         """Replace the key that signs the audit log; the old one vouches for the new one, and is destroyed.
+
+        Returns:
+            the new key.
 
         Raises:
             AuditKeyError: the present key cannot be used.

@@ -224,6 +224,9 @@ class EnterpriseSynergyMeshOrchestrator:
             custom_quota: its own limits instead of the tier's.
             idempotency_key: the same key gives the same tenant again; so it can be asked for again after an error.
 
+        Returns:
+            its id, `tenant-…`.
+
         Raises:
             InvalidRequest: a value cannot be accepted.
             IdempotencyConflict: the key belongs to a tenant that was asked for otherwise.
@@ -232,7 +235,14 @@ class EnterpriseSynergyMeshOrchestrator:
         return self.call(made).tenant_id
 
     def get_tenant(self, tenant_id: str) -> TenantConfig | None:
-        """Give a tenant, or None if there is none of that id."""
+        """Give a tenant, or None if there is none of that id.
+
+        Args:
+            tenant_id: which.
+
+        Returns:
+            it, or None.
+        """
         try:
             return self.call(self.orchestrator.get_tenant(tenant_id))
         except UnknownTenant:
@@ -245,6 +255,13 @@ class EnterpriseSynergyMeshOrchestrator:
 
     def set_tier(self, tenant_id: str, tier: TenantTier | str) -> TenantConfig:
         """Give a tenant another plan with its quota, from the next dispatch on; what runs goes on.
+
+        Args:
+            tenant_id: which.
+            tier: its new plan.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -262,6 +279,9 @@ class EnterpriseSynergyMeshOrchestrator:
             quota: all limits; the tenant's present ones when None.
             limits: single limits by name, in the place of those of `quota`.
 
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: a limit cannot be accepted, or there is none of that name.
@@ -271,6 +291,12 @@ class EnterpriseSynergyMeshOrchestrator:
     def suspend_tenant(self, tenant_id: str) -> TenantConfig:
         """Accept and start nothing more for a tenant; what runs goes on.
 
+        Args:
+            tenant_id: which.
+
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
         """
@@ -279,6 +305,12 @@ class EnterpriseSynergyMeshOrchestrator:
     def resume_tenant(self, tenant_id: str) -> TenantConfig:
         """Accept and start tasks of a suspended tenant again.
 
+        Args:
+            tenant_id: which.
+
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
         """
@@ -286,6 +318,10 @@ class EnterpriseSynergyMeshOrchestrator:
 
     def delete_tenant(self, tenant_id: str, *, force: bool = False) -> None:
         """Delete a tenant with everything that is recorded of it; with `force`, cancel its open runs first.
+
+        Args:
+            tenant_id: which.
+            force: cancel its open runs first.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -357,6 +393,9 @@ class EnterpriseSynergyMeshOrchestrator:
             input: the workflow's parameters by name; plain JSON.
             options: `idempotency_key`, `priority`, `not_before` and more, as `Orchestrator.submit` takes them.
 
+        Returns:
+            the run's id, `run-…`.
+
         Raises:
             UnknownTenant, TenantNotActive, UnknownWorkflow, InvalidRequest, FeatureNotEnabled, RateLimitExceeded,
             BacklogFull, IdempotencyConflict, StoreUnavailable: it is not accepted.
@@ -370,15 +409,24 @@ class EnterpriseSynergyMeshOrchestrator:
             run_id: which.
             timeout: seconds, None for no limit.
 
+        Returns:
+            what the workflow returned, as JSON gives it back.
+
         Raises:
             UnknownRun: there is none of that id.
-            RunFailed, RunCancelled: it did not succeed.
             TimeoutError: it is not final yet; it goes on.
+            RunFailed, RunTimedOut, RunCancelled: it did not succeed.
         """
         return self.call(self.orchestrator.result_of(run_id, timeout=timeout))
 
     def get_run(self, run_id: str) -> Run:
         """Give a run with all of its tasks.
+
+        Args:
+            run_id: which.
+
+        Returns:
+            the run as it is now; it does not change.
 
         Raises:
             UnknownRun: there is none of that id.
@@ -397,6 +445,17 @@ class EnterpriseSynergyMeshOrchestrator:
         """Run an object with `execute(**kwargs)`, and `start()` before it if it has one, as a task of a tenant.
 
         Both may be plain or coroutine methods; a plain one blocks the caller's event loop while it runs.
+
+        Args:
+            agent_id: a name that stays the same from call to call.
+            agent: the object.
+            tenant_id: whose task it is.
+            max_retries: in the place of that of the policy, as in `execute_with_retry`.
+            timeout: seconds for one attempt, `start` and `execute` together.
+            kwargs: keyword arguments of `execute`, of any name that is not one of these.
+
+        Returns:
+            how it ended, with the type `agent`; what the agent raised is in it.
 
         Raises:
             InvalidRequest: the object has no `execute`.
@@ -470,6 +529,12 @@ class EnterpriseSynergyMeshOrchestrator:
     def resolve_execution_order(self, component_ids: Iterable[str]) -> list[str]:
         """Give components in an order in which each comes after what it depends on; unknown ones depend on nothing.
 
+        Args:
+            component_ids: which; each of them comes once.
+
+        Returns:
+            all of them, dependencies first.
+
         Raises:
             InvalidRequest: an id cannot be accepted.
         """
@@ -489,6 +554,9 @@ class EnterpriseSynergyMeshOrchestrator:
         Args:
             tenant_id: whose tasks they are.
             components: component id -> coroutine function without arguments.
+
+        Returns:
+            how each of them ended, by component id, in the order of execution.
 
         Raises:
             UnknownTenant, TenantNotActive, BacklogFull, InvalidRequest, NotRunning: as in `execute_with_retry`.
@@ -530,6 +598,12 @@ class EnterpriseSynergyMeshOrchestrator:
     def acquire_rate_limit(self, tenant_id: str) -> bool:
         """Take a place in a tenant's submission rate; tell whether there was one.
 
+        Args:
+            tenant_id: which.
+
+        Returns:
+            whether there was one, and is taken.
+
         Raises:
             UnknownTenant: there is none of that id.
         """
@@ -557,11 +631,18 @@ class EnterpriseSynergyMeshOrchestrator:
         }
 
     def metrics_text(self) -> str:
-        """Give the metrics in Prometheus' text format."""
+        """Give the metrics in Prometheus' text format.
+
+        Returns:
+            lines as `synergymesh metrics` prints them.
+        """
         return self.call(self.orchestrator.metrics_text())
 
     def get_tenant_health(self, tenant_id: str) -> dict[str, Any]:
         """Say how a tenant is doing.
+
+        Args:
+            tenant_id: which.
 
         Returns:
             tenant_id, status (healthy, degraded, failing, idle) and reasons, judged by the last hour; then of all its
@@ -616,6 +697,9 @@ class EnterpriseSynergyMeshOrchestrator:
             actor: only those on the account of `type/id`.
             outcome: success, failure or denied.
             limit: how many at most, 1 to 1,000.
+
+        Returns:
+            the newest `limit` of those that fit, oldest first.
 
         Raises:
             UnknownTenant: there is none of that id.

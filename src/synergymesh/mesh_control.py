@@ -41,27 +41,52 @@ class MeshControl:
         """Name the attempts that were stopped and go on all the same: each keeps its slot until it really ends.
 
         A plain function in a thread cannot be stopped from outside; a coroutine can ignore that it is.
+
+        Returns:
+            the attempts, with whose they are and since when they run.
         """
         return lingering_views(self._running.attempts.lingering())
 
     async def queue(self) -> list[TenantView]:
-        """Describe every tenant's queue: what waits and runs, its share, its use of each limit, what holds it."""
+        """Describe every tenant's queue: what waits and runs, its share, its use of each limit, what holds it.
+
+        Returns:
+            a description of every tenant's queue.
+        """
         return self._running.explaining.queue()
 
     async def get_metrics(self) -> MeshMetrics:
-        """Give the figures of all tenants together: executions, failures, durations, retries."""
+        """Give the figures of all tenants together: executions, failures, durations, retries.
+
+        Returns:
+            the figures, of tenants that were deleted too.
+        """
         return await self._running.monitoring.mesh()
 
     async def metrics_text(self) -> str:
-        """Give the metrics in Prometheus' text format; `telemetry.endpoint.MetricsEndpoint` serves them."""
+        """Give the metrics in Prometheus' text format; `telemetry.endpoint.MetricsEndpoint` serves them.
+
+        Returns:
+            lines as `synergymesh metrics` prints them.
+        """
         return exposition(self._running.monitoring.figures(), tenants_max=self.settings.metrics_tenants_max)
 
     async def alerts(self) -> list[Condition]:
-        """Give what is wrong and was told to the alert sinks: a database that cannot be written, tenants that fail."""
+        """Give what is wrong and was told to the alert sinks: a database that cannot be written, tenants that fail.
+
+        Returns:
+            what is wrong now; empty when nothing is.
+        """
         return self._running.alerts.standing
 
     async def sla_report(self, tenant_id: str) -> list[ServiceLevel]:
         """Compare the last hour, day and thirty days of a tenant with what its tier promises.
+
+        Args:
+            tenant_id: which.
+
+        Returns:
+            a comparison for each of the three spans: target, what was, error budget, burn rate.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -70,6 +95,12 @@ class MeshControl:
 
     async def get_tenant_health(self, tenant_id: str) -> TenantHealth:
         """Say how a tenant is doing, judged by its last hour, with the reasons and its figures.
+
+        Args:
+            tenant_id: which.
+
+        Returns:
+            its health with reasons and figures.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -83,6 +114,9 @@ class MeshControl:
             tenant_id: which.
             resource_type: concurrent (slots), memory, cpu, hourly (starts), rate_limit (submissions), or tasks for all.
 
+        Returns:
+            whether there is room; a tenant that is suspended has its limits still.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: there is no such resource.
@@ -91,6 +125,12 @@ class MeshControl:
 
     async def acquire_rate_limit(self, tenant_id: str) -> bool:
         """Take a place in a tenant's submission rate; tell whether there was one.
+
+        Args:
+            tenant_id: which.
+
+        Returns:
+            whether there was one, and is taken.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -103,17 +143,27 @@ class MeshControl:
         Args:
             limit: how many tenants at most, 1 to 10,000.
 
+        Returns:
+            the tenants, the busiest first, and what all of them do together.
+
         Raises:
             InvalidRequest: the limit is outside its range.
         """
         return await self._running.overviews.now(limit)
 
     async def neighbours(self) -> list[Neighbour]:
-        """Describe who was served how much in the last minutes beside their weight, the noisiest first."""
+        """Describe who was served how much in the last minutes beside their weight, the noisiest first.
+
+        Returns:
+            a description of each tenant that was served.
+        """
         return self._running.overviews.neighbours()
 
     async def prune(self) -> Pruned:
         """Delete now what is not kept any longer, in small steps; it is done every minute by itself.
+
+        Returns:
+            what was deleted.
 
         Raises:
             StoreError: the database cannot be read or written now.
@@ -142,6 +192,9 @@ class MeshControl:
             until: and before then; now by default.
             workload: declared runs instead of recorded ones.
             tenant: who asks; it changes and sees only its own. None for the operator.
+
+        Returns:
+            what came of both replays, for each tenant and together.
 
         Raises:
             FeatureNotEnabled: the asking tenant's tier has no `advanced_analytics`.

@@ -177,6 +177,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
 
         Args:
             grace_seconds: seconds; what the orchestrator was made with when None.
+
+        Raises:
+            StoreError: the last changes could not be recorded.
         """
         parts, self._parts = self._parts, None
         if parts is None:
@@ -220,6 +223,12 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
 
         Outside, it is recorded on the account of the system user under whom the process runs.
 
+        Args:
+            actor: who acts.
+
+        Returns:
+            a context for `with` or `async with`.
+
         Raises:
             InvalidRequest: it is no actor.
         """
@@ -246,6 +255,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             idempotency_key: the same key of the same tenant gives the same run again.
             priority: -1,000 to 1,000 among the runs of this tenant; the highest goes first.
             not_before: no task starts earlier; aware.
+
+        Returns:
+            what refers to the run: wait for it, follow it, cancel it.
 
         Raises:
             UnknownTenant, TenantNotActive: nothing can be submitted for that tenant.
@@ -285,6 +297,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             name: shown as the workflow of the run; the component's id, or `components`, when None.
             loop: where the functions run; the orchestrator's own event loop when None.
 
+        Returns:
+            how each of them ended, in the order of `calls`.
+
         Raises:
             UnknownTenant, TenantNotActive: nothing can be called for that tenant.
             InvalidRequest: a call cannot be accepted.
@@ -302,6 +317,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             run_id: which.
             tenant: whose run it has to be; None for the operator.
 
+        Returns:
+            the run as it is now; it does not change.
+
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
         """
@@ -318,6 +336,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         Args:
             run_id: which; an open one is shown until now.
             tenant: whose run it has to be; None for the operator.
+
+        Returns:
+            its attempts, waits and critical path.
 
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
@@ -353,6 +374,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             task_id: only of this task.
             tenant: whose run it has to be; None for the operator.
 
+        Returns:
+            the lines, each with its moment, task and attempt.
+
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
             UnknownComponent: its workflow has no such task.
@@ -382,6 +406,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             limit: 1 to 1,000.
             cursor: the id of the last run of the page before.
 
+        Returns:
+            at most `limit` runs.
+
         Raises:
             InvalidRequest: status or limit cannot be accepted.
         """
@@ -399,11 +426,18 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
 
         Args:
             tenant: whose; None for all.
+
+        Returns:
+            their number.
         """
         return await self._running.store.count_runs(tenant_id=tenant, statuses=OPEN)
 
     async def cancel_run(self, run_id: str, *, tenant: str | None = None) -> bool:
         """Cancel a run: what waits never starts, what runs is stopped as far as possible.
+
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
 
         Returns:
             whether the run was still open.
@@ -416,24 +450,66 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
     async def explain(self, run_id: str, *, tenant: str | None = None) -> RunExplanation:
         """Say why a run does not go on: what each waiting task waits for, its place in the queue, and when it starts.
 
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
+
+        Returns:
+            the run's state, and what holds each of its waiting tasks.
+
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
         """
         return await self._running.explaining.run(run_id, tenant)
 
     def handle(self, run_id: str, *, tenant: str) -> RunHandle:
-        """Give the handle of a run that was submitted earlier, by another process say."""
+        """Give the handle of a run that was submitted earlier, by another process say.
+
+        Args:
+            run_id: which; it is not looked up.
+            tenant: whose run it is.
+
+        Returns:
+            what refers to the run.
+        """
         return RunHandle(self, run_id, tenant)
 
     async def result_of(self, run_id: str, *, tenant: str | None = None, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - passed on from RunHandle.result
-        """Wait until a run is final and give what its workflow returned; see `RunHandle.result`."""
+        """Wait until a run is final and give what its workflow returned; see `RunHandle.result`.
+
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
+            timeout: seconds to wait at most, None for no limit; the run itself goes on.
+
+        Returns:
+            what the workflow returned, as JSON gives it back.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see.
+            RunFailed, RunTimedOut, RunCancelled: it did not succeed.
+            TimeoutError: it is not final yet.
+            NotRunning: the orchestrator was closed meanwhile.
+        """
         ending = self._running.watching.end_of(run_id, tenant)
         end = await (ending if timeout is None else asyncio.wait_for(ending, timeout))
         with naming_damage(self._database):
             return _returned(run_id, end)
 
     def events_of(self, run_id: str, *, tenant: str | None = None) -> AsyncIterator[RunEvent]:
-        """Follow a run; see `RunHandle.events`."""
+        """Follow a run; see `RunHandle.events`.
+
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
+
+        Returns:
+            an asynchronous iterator, which ends with the run.
+
+        Raises:
+            UnknownRun: there is none of that id that this tenant may see; raised by the first step.
+            NotRunning: the orchestrator was closed meanwhile.
+        """
         return self._running.watching.events_of(run_id, tenant)
 
     # --- inside ---------------------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ class RunControl:
             from_failed: use the committed results again, so that only the other tasks run; False to start all over.
             tenant: whose run it has to be; None for the operator.
 
+        Returns:
+            what refers to the new run.
+
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
             RunNotRetryable: it is open, it succeeded, or it was retried already.
@@ -55,6 +58,9 @@ class RunControl:
             input: the workflow's parameters by name, instead of those of the run.
             tenant: whose run it has to be; None for the operator.
 
+        Returns:
+            what refers to the new run.
+
         Raises:
             UnknownRun: there is none of that id that this tenant may see.
             InvalidRequest: the input does not fit.
@@ -70,6 +76,10 @@ class RunControl:
 
         Its time limits go on as well.
 
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
+
         Returns:
             whether the run was still open.
 
@@ -80,6 +90,10 @@ class RunControl:
 
     async def resume_run(self, run_id: str, *, tenant: str | None = None) -> bool:
         """Let a paused run go on, unless its workflow or its tenant is paused too.
+
+        Args:
+            run_id: which.
+            tenant: whose run it has to be; None for the operator.
 
         Returns:
             whether it was paused, and still open.
@@ -98,6 +112,9 @@ class RunControl:
             workflow: its name.
             tenant: for whom; None for all tenants.
 
+        Returns:
+            what is paused, for whom and since when.
+
         Raises:
             InvalidRequest: it is no name, or 10,000 workflows are paused already.
             UnknownTenant: there is none of that id.
@@ -106,6 +123,10 @@ class RunControl:
 
     async def resume_workflow(self, workflow: str, *, tenant: str | None = None) -> bool:
         """Let a workflow go on that was paused for that tenant, or for all (None).
+
+        Args:
+            workflow: its name.
+            tenant: for whom it was paused; None for all tenants.
 
         Returns:
             whether it was paused so.
@@ -117,7 +138,14 @@ class RunControl:
         return await self._running.pausing.resume_workflow(workflow, tenant)
 
     async def paused_workflows(self, *, tenant: str | None = None) -> list[PausedWorkflow]:
-        """Give the workflows that are paused: for a tenant, or all of them (None)."""
+        """Give the workflows that are paused: for a tenant, or all of them (None).
+
+        Args:
+            tenant: for whom; None for all of them.
+
+        Returns:
+            what is paused, for whom and since when.
+        """
         return self._running.pausing.workflows(tenant)
 
     # --- dead letters ---------------------------------------------------------------------------------------------
@@ -142,6 +170,9 @@ class RunControl:
             limit: 1 to 1,000.
             cursor: the id of the last one of the page before.
 
+        Returns:
+            at most `limit` of them.
+
         Raises:
             InvalidRequest: error_type, since, limit or cursor cannot be accepted.
         """
@@ -152,6 +183,13 @@ class RunControl:
     async def get_dead_letter(self, dead_letter_id: str, *, tenant: str | None = None) -> DeadLetter:
         """Give one task that failed for good, with its arguments and attempts, also when somebody has seen to it.
 
+        Args:
+            dead_letter_id: which, RUN:TASK.
+            tenant: whose it has to be; None for the operator.
+
+        Returns:
+            it, with its run's input and every attempt.
+
         Raises:
             UnknownDeadLetter: there is none of that id that this tenant may see.
         """
@@ -159,6 +197,13 @@ class RunControl:
 
     async def redrive_dead_letter(self, dead_letter_id: str, *, tenant: str | None = None) -> RunHandle:
         """Go on with the run of a task that failed for good; see `retry_run`.
+
+        Args:
+            dead_letter_id: which, RUN:TASK.
+            tenant: whose it has to be; None for the operator.
+
+        Returns:
+            what refers to the new run.
 
         Raises:
             UnknownDeadLetter: there is none of that id that this tenant may see.
@@ -187,6 +232,9 @@ class RunControl:
             since: only those that failed then or later; aware.
             limit: runs, 1 to 1,000.
 
+        Returns:
+            the new runs, what was left out and why, and whether there are more.
+
         Raises:
             InvalidRequest: error_type, since or limit cannot be accepted.
         """
@@ -196,6 +244,14 @@ class RunControl:
 
     async def discard_dead_letter(self, dead_letter_id: str, *, reason: str, tenant: str | None = None) -> DeadLetter:
         """Put a dead letter away for good, with a reason; it is listed no more. Its run stays as it is.
+
+        Args:
+            dead_letter_id: which, RUN:TASK.
+            reason: why, 1 to 1,000 characters.
+            tenant: whose it has to be; None for the operator.
+
+        Returns:
+            it, with the reason.
 
         Raises:
             UnknownDeadLetter: there is none of that id that this tenant may see.

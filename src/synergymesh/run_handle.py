@@ -36,20 +36,38 @@ class RunHandle:
         Args:
             timeout: seconds to wait at most; the run itself goes on.
 
+        Returns:
+            what the workflow returned, as JSON gives it back.
+
         Raises:
             RunFailed: tasks failed; `errors` has the error of each.
             RunCancelled: the run was cancelled.
             TimeoutError: it is not final within the timeout.
             NotRunning: the orchestrator was closed meanwhile; the run goes on with the next one.
+            RunTimedOut: a time limit of the run has passed.
         """
         return await self._mesh.result_of(self.id, tenant=self.tenant_id, timeout=timeout)
 
     async def status(self) -> ExecutionStatus:
-        """Give the run's state now."""
+        """Give the run's state now.
+
+        Returns:
+            the state.
+
+        Raises:
+            UnknownRun: its tenant was deleted, or the run was pruned.
+        """
         return (await self._mesh.get_run(self.id, tenant=self.tenant_id)).status
 
     async def cancel(self) -> bool:
-        """Cancel the run; tell whether it was still open. Running tasks are stopped as far as possible."""
+        """Cancel the run; tell whether it was still open. Running tasks are stopped as far as possible.
+
+        Returns:
+            whether it was still open.
+
+        Raises:
+            UnknownRun: its tenant was deleted, or the run was pruned.
+        """
         return await self._mesh.cancel_run(self.id, tenant=self.tenant_id)
 
     def events(self) -> AsyncIterator[RunEvent]:
@@ -57,5 +75,11 @@ class RunHandle:
 
         Every state of a task that is final, and every failed attempt, comes exactly once. Starts of attempts come
         while somebody follows the run, and afterwards as far as they were recorded.
+
+        Returns:
+            an asynchronous iterator, which ends with the run.
+
+        Raises:
+            UnknownRun: its tenant was deleted, or the run was pruned; raised by the first step.
         """
         return self._mesh.events_of(self.id, tenant=self.tenant_id)

@@ -51,6 +51,9 @@ class TenantControl:
             share: what of that quota it gets whenever it wants it, may borrow, and lends.
             idempotency_key: the same key gives the same tenant again, as it is now; free again once that is deleted.
 
+        Returns:
+            the tenant, with its id.
+
         Raises:
             InvalidRequest: a value cannot be accepted.
             IdempotencyConflict: the key belongs to a tenant that was asked for otherwise.
@@ -63,6 +66,13 @@ class TenantControl:
     async def set_tier(self, tenant_id: str, tier: TenantTier | str) -> Tenant:
         """Give a tenant another plan with its quota, from the next dispatch on; what runs goes on.
 
+        Args:
+            tenant_id: which.
+            tier: its new plan.
+
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: there is no such tier.
@@ -73,6 +83,13 @@ class TenantControl:
         """Give a tenant limits of its own, from the next dispatch on; what runs goes on, whatever they are.
 
         `set_tier` takes them away again.
+
+        Args:
+            tenant_id: which.
+            quota: all of its limits.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -100,6 +117,13 @@ class TenantControl:
     async def set_weight(self, tenant_id: str, weight: int | None) -> Tenant:
         """Give a tenant another weight in the fair queue than its tier's; None for the tier's.
 
+        Args:
+            tenant_id: which.
+            weight: its weight, None for its tier's.
+
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: the weight is outside its range.
@@ -108,6 +132,13 @@ class TenantControl:
 
     async def set_share(self, tenant_id: str, share: CohortShare | None) -> Tenant:
         """Give a sub-tenant another share of its parent's quota, from the next dispatch on; None for no share.
+
+        Args:
+            tenant_id: which.
+            share: what it gets, may borrow and lends; None for none.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -126,6 +157,13 @@ class TenantControl:
 
     async def throttle_tenant(self, tenant_id: str, percent: int | None) -> Tenant:
         """Let a tenant run only that percentage of the tasks at a time that its limits allow; None for all of them.
+
+        Args:
+            tenant_id: which.
+            percent: 1 to 100, None for all of its limits.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -147,6 +185,9 @@ class TenantControl:
             workflow: the name of the workflow that it is for; None for all.
             component: the id of the component of that workflow; None for all.
 
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: it is no policy, or a component is named without its workflow.
@@ -156,6 +197,13 @@ class TenantControl:
 
     async def set_retention(self, tenant_id: str, days: float | None) -> Tenant:
         """Let the finished runs of a tenant be kept so many days; None for its tier's number, 0 for not at all.
+
+        Args:
+            tenant_id: which.
+            days: 0 to 36,500; None for its tier's number.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -181,6 +229,9 @@ class TenantControl:
             workflow: the name of a workflow.
             component: the id of a component of that workflow; None for all.
 
+        Returns:
+            the tenant as it is now.
+
         Raises:
             UnknownTenant: there is none of that id.
             InvalidRequest: it is no policy, or the names cannot be.
@@ -193,6 +244,9 @@ class TenantControl:
 
         Args:
             tenant: whose; None for all.
+
+        Returns:
+            the circuits, each with its state.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -212,7 +266,7 @@ class TenantControl:
         Args:
             tenant_id: whose.
             breaker: the name that tasks give with `breaker=`.
-            workflow: or the name of the workflow,
+            workflow: or the name of the workflow.
             component: and the id of its component.
 
         Raises:
@@ -225,17 +279,33 @@ class TenantControl:
     async def get_tenant(self, tenant_id: str) -> Tenant:
         """Give a tenant.
 
+        Args:
+            tenant_id: which.
+
+        Returns:
+            the tenant as it is now; it does not change.
+
         Raises:
             UnknownTenant: there is none of that id.
         """
         return self._running.tenants.get(tenant_id)
 
     async def list_tenants(self) -> list[Tenant]:
-        """Give all tenants, oldest first."""
+        """Give all tenants, oldest first.
+
+        Returns:
+            the tenants, those that are suspended too.
+        """
         return list(self._running.tenants)
 
     async def suspend_tenant(self, tenant_id: str) -> Tenant:
         """Accept and start nothing more for a tenant; what runs goes on.
+
+        Args:
+            tenant_id: which.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.
@@ -244,6 +314,12 @@ class TenantControl:
 
     async def resume_tenant(self, tenant_id: str) -> Tenant:
         """Accept and start tasks of a suspended tenant again.
+
+        Args:
+            tenant_id: which.
+
+        Returns:
+            the tenant as it is now.
 
         Raises:
             UnknownTenant: there is none of that id.

@@ -220,6 +220,51 @@ def test_every_public_method_is_described_and_used_in_an_example(one: type) -> N
     assert [name for name in listed if not re.search(rf"\.{name}\b", code)] == [], "no example on the page uses it"
 
 
+NOTHING_TO_REFUSE = {"get_tenant", "count_open_runs", "handle", "paused_workflows"}
+"""What takes arguments and refuses none of them."""
+
+
+def missing(one: type, name: str) -> Iterator[str]:
+    """Say what a method's docstring leaves out: parameters, what is returned, what is raised."""
+    value = inspect.getattr_static(one, name)
+    if isinstance(value, property):
+        return
+    said = dict(divided(inspect.getdoc(getattr(one, name)) or ""))
+    signature = inspect.signature(getattr(value, "__func__", value))
+    wanted = [each for each in signature.parameters if each not in ("self", "cls")]
+    told = [each.strip() for key, text in entries(said.get("Args", "")) if text for each in key.split(",")]
+    yield from (f"no parameter {each}" for each in sorted(set(told) - set(wanted)))
+    yield from (f"{each} is not described" for each in wanted if each not in told)
+    if str(signature.return_annotation) != "None" and not said.get("Returns"):
+        yield "it returns something, and does not say what"
+    if wanted and not said.get("Raises") and name not in NOTHING_TO_REFUSE:
+        yield "it takes something, and does not say what it refuses"
+
+
+@pytest.mark.parametrize(("one", "name"), [(one, name) for one in CLASSES.values() for name in public(one)])
+def test_every_method_says_what_it_takes_and_returns_and_raises(one: type, name: str) -> None:
+    assert list(missing(one, name)) == []
+
+
+def test_a_method_that_leaves_something_out_is_told_so() -> None:
+    class Face:
+        def ask(self, tenant_id: str, timeout: float) -> int:
+            """Ask.
+
+            Args:
+                tenant_id: whose.
+                tenant: whose.
+            """
+            return 0
+
+    assert list(missing(Face, "ask")) == [
+        "no parameter tenant",
+        "timeout is not described",
+        "it returns something, and does not say what",
+        "it takes something, and does not say what it refuses",
+    ]
+
+
 @pytest.mark.parametrize("name", public(DependencyResolver))
 def test_every_public_method_of_the_resolver_has_its_heading_with_its_parameters(name: str) -> None:
     page = RESOLVER.read_text(encoding="utf-8")
