@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, Workflow
-from synergymesh.ports.changes import RunFinished, Unit
+import pytest
+
+from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RunTimedOut, Workflow
+from synergymesh.ports.changes import RunCreated, RunFinished, Unit
 
 S = ExecutionStatus
 OpenMesh = Callable[..., Orchestrator]
@@ -60,7 +62,7 @@ async def test_runs_that_end_before_they_begin_make_room_for_others_in_memory(op
         await let_go.wait()
 
     late = Workflow("late").add(quick, queue_timeout=0.05)
-    async with open_mesh(settings=None) as mesh:
+    async with open_mesh() as mesh:
         mesh._running.window._runs_max = 1
         narrow = await narrow_tenant(mesh)
         await mesh.submit(Workflow("h").add(hold), tenant=narrow)
@@ -71,6 +73,35 @@ async def test_runs_that_end_before_they_begin_make_room_for_others_in_memory(op
                 await asyncio.sleep(0.01)
             let_go.set()
             assert await next_one.result() == 1
+
+
+async def test_a_run_that_is_recorded_after_its_queue_timeout_does_not_start(
+    open_mesh: OpenMesh, with_faults: Callable[[Orchestrator], Any]
+) -> None:
+    calls: list[int] = []
+
+    async def work() -> None:
+        calls.append(1)
+
+    mesh = open_mesh()
+    faulty = with_faults(mesh)
+    commit = faulty.commit
+
+    async def slow(units: Sequence[Unit]) -> Any:
+        answer = await commit(units)
+        if any(isinstance(change, RunCreated) for unit in units for change in unit):
+            await asyncio.sleep(0.1)
+        return answer
+
+    faulty.commit = slow
+    async with mesh:
+        tenant = await narrow_tenant(mesh)
+        await (await mesh.submit(Workflow("first").add(quick), tenant=tenant)).result(10)  # starts are reserved now
+        handle = await mesh.submit(Workflow("w", queue_timeout=0.05).add(work), tenant=tenant)
+        with pytest.raises(RunTimedOut, match="queue timeout"):
+            await handle.result(10)
+        assert (await mesh.queue())[0].waiting == 0
+    assert calls == []
 
 
 async def test_a_run_whose_end_is_being_recorded_does_not_time_out(

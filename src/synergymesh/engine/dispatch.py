@@ -79,6 +79,9 @@ class Dispatcher:
         """Hand tasks of a run to the scheduler, at once or for a moment to come."""
         if run.version.plan.limits is not None:
             self.limited_offered(run, positions, at)
+            positions = [position for position in positions if run.wants(position)]
+            if not positions:
+                return  # it came too late
         if run.version.tasks is None:
             self.parked.setdefault(run.version.plan.content_hash, []).append((run, positions, at))
             return

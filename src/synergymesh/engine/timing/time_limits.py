@@ -75,6 +75,9 @@ class TimeLimits:
                 self._begin(run, live, run.started_at)
             elif limits.queue_timeout is not None:
                 moment = self._due_to_start(run) + from_seconds(limits.queue_timeout)
+                if moment < self._clock.now():
+                    self._run_waited(run, limits.queue_timeout)  # at once, as it could start before an alarm rings
+                    return
                 live.run = self._deadlines.at(moment, self._run_waited, run, limits.queue_timeout)
         for position in positions:
             ready_at = live.ready_at.setdefault(position, max(at, self._clock.now()))
