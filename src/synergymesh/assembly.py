@@ -214,7 +214,19 @@ def assemble(
         payload_bytes_max=payload_bytes_max,
     )
     monitoring = Monitoring(
-        store, statistics, scheduler, tenants, admission, runs, committer, dispatcher, background, clock
+        store,
+        statistics,
+        scheduler,
+        tenants,
+        admission,
+        runs,
+        committer,
+        dispatcher,
+        background,
+        circuits,
+        limit_hits,
+        clock,
+        labels_max=settings.metrics_tenants_max,
     )
     secret = settings.alert_webhook_secret
     delivery = Delivery(
@@ -252,9 +264,9 @@ def assemble(
         control.tenant_removed(tenant_id)
         pausing.forget(tenant_id)
         circuits.forget(tenant_id)
-        statistics.forget(tenant_id)
         maintenance.purge_is_due = True
 
+    tenants.removing = monitoring.forget
     tenants.removed = tenant_removed
     auditing = assemble_auditing(store, settings, committer, tenants, clock)
     monitoring.signing_trouble = lambda: auditing.checkpoints.trouble

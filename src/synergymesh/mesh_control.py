@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from synergymesh.engine.observability.views import (
     lingering_views,
 )
 from synergymesh.engine.replay.what_if import TenantChange, WhatIf
+from synergymesh.errors import StoreError
 from synergymesh.settings import Settings
 from synergymesh.telemetry.metrics import exposition
 
@@ -69,7 +71,13 @@ class MeshControl:
         Returns:
             lines as `synergymesh metrics` prints them.
         """
-        return exposition(self._running.monitoring.figures(), tenants_max=self.settings.metrics_tenants_max)
+        parts = self._running
+        figures = await parts.monitoring.figures()
+        try:
+            audit = await parts.auditing.lag()
+        except (StoreError, OSError, ValueError):
+            audit = None  # whoever signs says in the log what is wrong
+        return await asyncio.to_thread(exposition, figures, audit)
 
     async def alerts(self) -> list[Condition]:
         """Give what is wrong and was told to the alert sinks: a database that cannot be written, tenants that fail.

@@ -12,14 +12,19 @@ GUIDE = Path(__file__).parents[2] / "docs/guides/monitoring.md"
 BEGIN, END = "<!-- metrics -->\n", "<!-- /metrics -->"
 
 
-def table() -> str:
-    """Give every metric with its name as it is exposed, its type and its labels."""
+def nothing_counted() -> MeshFigures:
+    """Give the figures of a mesh in which nothing has happened."""
     empty: dict[str, object] = {}
     for name, kind in MeshFigures.__annotations__.items():
         nothing = {"Durations": Durations(), "Sequence": (), "Mapping": {}}
         empty[name] = next((value for word, value in nothing.items() if word in str(kind)), 0)
+    return MeshFigures(**empty)  # type: ignore[arg-type]
+
+
+def table() -> str:
+    """Give every metric with its name as it is exposed, its type and its labels."""
     rows = []
-    for family in metrics._Families(MeshFigures(**empty), tenants_max=1).collect():  # type: ignore[arg-type]
+    for family in metrics._Families(nothing_counted(), None).collect():
         ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
         rows.append(f"| `{family.name}{ending}` | {family.type} | {labels} | {family.documentation} |\n")

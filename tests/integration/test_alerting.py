@@ -267,4 +267,4 @@ def test_a_failing_tenant_is_told_to_a_command_and_to_the_log(tmp_path: Path, ca
 
 
 async def _look(mesh: EnterpriseSynergyMeshOrchestrator) -> None:
-    mesh.orchestrator._running.alerts.look()
+    await mesh.orchestrator._running.alerts.look()

@@ -227,7 +227,7 @@ async def test_the_metrics_the_alerts_and_the_doctor_tell_of_an_audit_log_that_c
         parts: Any = mesh._parts
         assert "synergymesh_audit_signed 1.0" in await mesh.metrics_text()
         await parts.auditing.checkpoints.write_if_possible()
-        parts.alerts.look()
+        await parts.alerts.look()
         assert "synergymesh_audit_signed 0.0" in await mesh.metrics_text()
         (told,) = await mesh.alerts()
         assert (told.kind, told.tenant_id) == ("audit_log_not_signed", None)
@@ -248,7 +248,7 @@ async def test_the_metrics_the_alerts_and_the_doctor_tell_of_an_error_inside(
         assert "synergymesh_internal_errors_total{" not in await mesh.metrics_text()
         with parts.maintenance._background.guard("statistics"):
             raise LookupError("a mistake of ours")
-        parts.alerts.look()
+        await parts.alerts.look()
         assert 'synergymesh_internal_errors_total{work="statistics"} 1.0' in await mesh.metrics_text()
         (told,) = await mesh.alerts()
         assert (told.kind, told.tenant_id) == ("internal_error", None)

@@ -95,6 +95,34 @@ def test_nobody_is_overtaken_by_who_came_a_minute_more_than_the_difference_of_le
             assert seconds - other_seconds < 60 * (priority - other_priority + 1)
 
 
+def test_a_start_that_waits_for_its_reservation_is_no_limit_that_was_hit() -> None:
+    scheduler: Scheduler[Run] = Scheduler(ROOMY)
+    scheduler.add_tenant("a", limits=replace(UNLIMITED, per_hour=2), weight=1)
+    for position in range(3):
+        push(scheduler, "a", Run("run"), position)
+    assert scheduler.next(NOW) is None
+    assert scheduler.holds_of("a") == {}
+    started = 0
+    while pending := scheduler.pending_reservations(NOW):
+        for tenant_id, reservation in pending:
+            scheduler.reserved(tenant_id, reservation)
+        started += len(start_all(scheduler))
+    assert started == 2
+    assert scheduler.holds_of("a") == {Reason.HOUR_LIMIT: 1}
+
+
+def test_the_longest_wait_is_that_of_a_task_that_is_still_wanted() -> None:
+    scheduler = scheduler_of("a")
+    assert scheduler.waiting_since("a") is None
+    assert scheduler.waiting_since("nobody") is None
+    gone = Run("gone")
+    push(scheduler, "a", gone, ready=NOW - 9)
+    push(scheduler, "a", Run("one"), ready=NOW - 5)
+    push(scheduler, "a", Run("two"), ready=NOW - 7)
+    gone.cancelled.add(0)
+    assert scheduler.waiting_since("a") == NOW - 7
+
+
 def test_a_cancelled_task_is_dropped_and_never_charged() -> None:
     scheduler = scheduler_of("a", "b")
     gone, kept = Run("gone"), Run("kept")

@@ -66,7 +66,7 @@ async def measure_lag(
         ValueError: the end of the file is no record.
     """
     if file is None:
-        extent = await log.get_audit_extent(0)
+        extent = await log.get_audit_extent(None)
         return AuditLag(entries=extent.entries, unsigned=0, unsigned_seconds=0.0, checkpoint=0, sinks=())
     await asyncio.to_thread(file.check_end)
     newest = await asyncio.to_thread(file.last_checkpoint)

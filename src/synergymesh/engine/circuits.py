@@ -306,6 +306,14 @@ class Circuits:
                 circuit.breaker.change_policy(policy)
                 circuit.budget = budget_of(policy, now)
 
+    def states(self) -> dict[str, dict[BreakerState, int]]:
+        """Count the circuits of each tenant that has any, by state; closed ones are those that have failed lately."""
+        counts: dict[str, dict[BreakerState, int]] = {}
+        for (tenant_id, _), circuit in self.live.items():
+            of_tenant = counts.setdefault(tenant_id, {})
+            of_tenant[circuit.breaker.state] = of_tenant.get(circuit.breaker.state, 0) + 1
+        return counts
+
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def forget(self, tenant_id: str) -> None:

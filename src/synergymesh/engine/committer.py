@@ -55,7 +55,9 @@ class Committer:
         batches: how many transactions were written.
         units: how many units they had.
         durations: of those transactions.
-        trouble: why the database cannot be written now, or None; at the end, why units were given up.
+        trouble: why the database cannot be written now, or None; at the end, why units were given up. While there is
+            any, no submission is accepted.
+        failure: why the last transaction was not written, or None if it was; also when nothing is kept to try it again.
         room_made: is called after each transaction.
         recorded: is called with the units of each transaction and their answers, before those who wait for them are.
     """
@@ -79,6 +81,7 @@ class Committer:
         self.units = 0
         self.durations = Durations()
         self.trouble: StoreError | None = None
+        self.failure: StoreError | None = None
 
     def start(self) -> None:
         """Begin to write."""
@@ -190,6 +193,7 @@ class Committer:
             if self.trouble is not None:
                 log.info("the database can be written again", units_kept=len(batch))
                 self.trouble = None
+            self.failure = None
             self.batches += 1
             self.units += len(batch)
             self.durations.add((perf_counter_ns() - begun) // 1_000)
@@ -213,9 +217,9 @@ class Committer:
 
     def _after_failure(self, batch: list[Entry], error: StoreError) -> list[Entry]:
         """Give up what may fail, in this batch and behind it; keep the rest."""
-        if self.trouble is None:
+        if self.failure is None:
             log.error("the database cannot be written", error=str(error), units=len(batch))
-        self.trouble = error
+        self.trouble = self.failure = error
         waiting = list(self._waiting)
         self._waiting.clear()
         self._waiting.extend(entry for entry in waiting if not entry.may_fail)

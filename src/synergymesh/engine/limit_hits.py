@@ -9,15 +9,27 @@ from synergymesh.domain.instants import Instant
 from synergymesh.domain.scheduling.limits import MINUTE
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Answer, Committer
-from synergymesh.errors import Denied
+from synergymesh.errors import BacklogFull, Denied, FeatureNotEnabled, RateLimitExceeded
 from synergymesh.ports.changes import Noted
 from synergymesh.ports.clock import Clock
 
+REASONS: dict[type[Denied], str] = {
+    RateLimitExceeded: "rate_limit",
+    BacklogFull: "backlog_full",
+    FeatureNotEnabled: "feature",
+}
+"""What refuses submissions, named beside the limits that hold tasks (`domain.scheduling.explain.Reason`)."""
+
 
 class LimitHits:
-    """Record that tenants ran into limits, at most twice a minute for each tenant and reason."""
+    """Record that tenants ran into limits, at most twice a minute for each tenant and reason.
+
+    Attributes:
+        counts: of refused submissions since the process started, by tenant and reason.
+    """
 
     def __init__(self, committer: Committer, clock: Clock) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
         self._committer = committer
         self._clock = clock
         self._minute = 0
@@ -26,6 +38,7 @@ class LimitHits:
 
     def hit(self, tenant_id: str, denied: Denied) -> None:
         """Record, or count, that a submission was denied."""
+        self.count(tenant_id, REASONS.get(type(denied), denied.code))
         now = self._clock.now()
         self.flush(now)
         key = (tenant_id, denied.code)
@@ -35,6 +48,11 @@ class LimitHits:
             self._note(key, 1, now, named=True)
         else:
             self._further[key] = further + 1
+
+    def count(self, tenant_id: str, reason: str) -> None:
+        """Count that something was refused, for the metrics alone."""
+        counts = self.counts.setdefault(tenant_id, {})
+        counts[reason] = counts.get(reason, 0) + 1
 
     def flush(self, now: Instant) -> None:
         """Record what was counted in a minute that is over."""

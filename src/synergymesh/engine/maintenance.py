@@ -144,7 +144,7 @@ class Maintenance:
                 self.record_learnt()
         if self._is_due(ALERT_TICKS):
             with guard("alerts"):
-                self._alerts.look()
+                await self._alerts.look()
         if self._is_due(SWEEP_TICKS) and self.sweep is not None:
             with guard("overdue runs"):
                 await self._sweep(self.sweep)

@@ -41,7 +41,8 @@ class Tenants:
         plans: every tier by name.
         capacity: what all tenants share; CPU percentages are of it.
         changed: is called with a tenant's id when its limits, its policies or its status have changed.
-        removed: is called with a tenant's id when it is deleted.
+        removing: is called with a tenant's id when it is deleted, and the scheduler still knows it.
+        removed: is called then, when the scheduler does not know it any more.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Tenants:
         self._clock = clock
         self._dice = dice
         self.changed: Callable[[str], object] = _nothing
+        self.removing: Callable[[str], object] = _nothing
         self.removed: Callable[[str], object] = _nothing
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
@@ -388,6 +390,7 @@ class Tenants:
     def _remove(self, tenant: Tenant) -> None:
         """Forget a tenant that is recorded as deleted."""
         tenant_id = tenant.tenant_id
+        self.removing(tenant_id)
         del self._tenants[tenant_id], self._limits[tenant_id]
         self._scheduler.remove_tenant(tenant_id)
         if tenant.parent_id is not None:

@@ -81,8 +81,11 @@ class AuditLog(Protocol):
         """Give the end of every chain, ordered by tenant."""
         ...
 
-    async def get_audit_extent(self, signed: int) -> AuditExtent:
-        """Count the entries that were ever recorded, pruned ones too; say since when those behind `signed` wait."""
+    async def get_audit_extent(self, signed: int | None) -> AuditExtent:
+        """Count the entries that were ever recorded, pruned ones too; say since when those behind `signed` wait.
+
+        None asks for the count alone.
+        """
         ...
 
     async def list_audit_entries(self, tenant_id: str, *, after_seq: int, limit: int) -> list[AuditEntryRecord]:

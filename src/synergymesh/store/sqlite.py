@@ -225,7 +225,7 @@ class _ReadVerbs(AuditKeepingReads):
         """Give the end of every chain, ordered by tenant."""
         return await self._read(audit_reads.list_heads)
 
-    async def get_audit_extent(self, signed: int) -> AuditExtent:
+    async def get_audit_extent(self, signed: int | None) -> AuditExtent:
         """Count the entries that were ever recorded, pruned ones too; say since when those behind `signed` wait."""
         return await self._read(audit_reads.get_extent, signed)
 

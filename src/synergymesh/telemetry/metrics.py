@@ -5,7 +5,7 @@ Prometheus, "Metric and label naming" and "Exposition formats".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 
 from prometheus_client import generate_latest
@@ -18,14 +18,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from synergymesh.audit.lag import AuditLag
 from synergymesh.domain.observability.histogram import bounds_of
-from synergymesh.domain.observability.tallies import Durations, Measure, Tally
-from synergymesh.engine.observability.monitoring import MeshFigures, TenantFigures
+from synergymesh.domain.observability.tallies import Durations, Measure
+from synergymesh.engine.observability.monitoring import MeshFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-OTHER = "other"
-"""The tenant label of all those that have none of their own."""
 
 BOUNDS_SECONDS = (
     0.001,
@@ -55,14 +53,15 @@ _RUN = "run."
 class _Families(Collector):
     """Give the metrics of one moment."""
 
-    def __init__(self, figures: MeshFigures, tenants_max: int) -> None:
+    def __init__(self, figures: MeshFigures, audit: AuditLag | None) -> None:
         self._figures = figures
-        self._tenants = bounded(figures.tenants, tenants_max)
+        self._audit = audit
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric."""
         yield from self._of_tenants()
         yield from self._of_mesh()
+        yield from self._of_audit()
 
     def _of_tenants(self) -> Iterator[Metric]:
         submitted = CounterMetricFamily("synergymesh_runs_submitted", "Runs that were acknowledged.", labels=["tenant"])
@@ -85,9 +84,21 @@ class _Families(Collector):
             "synergymesh_backlog_tasks", "Tasks of open runs that are not final.", labels=["tenant"]
         )
         holds = CounterMetricFamily(
-            "synergymesh_limit_hits", "How often a limit held a tenant, by reason.", labels=["tenant", "reason"]
+            "synergymesh_limit_hits",
+            "How often a limit held a tenant's tasks or refused a submission, by reason.",
+            labels=["tenant", "reason"],
         )
-        for tenant in self._tenants:
+        run_durations = HistogramMetricFamily(
+            "synergymesh_run_duration_seconds",
+            "How long runs took from their first start to their end.",
+            labels=["tenant"],
+        )
+        breakers = GaugeMetricFamily(
+            "synergymesh_breakers",
+            "Circuit breakers by state; closed ones that have not failed lately are not counted.",
+            labels=["tenant", "state"],
+        )
+        for tenant in self._figures.tenants:
             name = [tenant.tenant_id]
             tally = tenant.tally
             submitted.add_metric(name, tally.count(Measure.SUBMITTED))
@@ -102,14 +113,18 @@ class _Families(Collector):
             running.add_metric(name, tenant.running)
             waiting.add_metric(name, tenant.waiting)
             backlog.add_metric(name, tenant.open_tasks)
-            for reason, count in sorted(tenant.holds.items()):
+            for reason, count in sorted(tenant.limit_hits.items()):
                 holds.add_metric([*name, reason], count)
-        yield from (submitted, runs, tasks, retries, durations, waits, running, waiting, backlog, holds)
+            run_durations.add_metric(name, *_buckets(tally.run_duration))
+            for state, count in tenant.breakers.items():
+                breakers.add_metric([*name, state], count)
+        yield from (submitted, runs, tasks, retries, durations, run_durations, waits)
+        yield from (running, waiting, backlog, holds, breakers)
 
     def _of_mesh(self) -> Iterator[Metric]:
         figures = self._figures
         yield InfoMetricFamily("synergymesh", "The version that runs.", {"version": version("synergymesh")})
-        yield GaugeMetricFamily("synergymesh_tenants", "Tenants that there are.", len(figures.tenants))
+        yield GaugeMetricFamily("synergymesh_tenants", "Tenants that there are.", figures.tenants_total)
         yield GaugeMetricFamily("synergymesh_executor_slots", "Attempts that may run at the same time.", figures.slots)
         yield GaugeMetricFamily("synergymesh_executor_slots_used", "Attempts that are under way.", figures.running)
         yield CounterMetricFamily("synergymesh_commits", "Transactions that were written.", figures.commits)
@@ -141,38 +156,38 @@ class _Families(Collector):
             faults.add_metric([work], count)
         yield faults
 
+    def _of_audit(self) -> Iterator[Metric]:
+        lag = self._audit
+        entries = CounterMetricFamily("synergymesh_audit_entries", "Entries of the audit log that were ever recorded.")
+        unsigned = GaugeMetricFamily(
+            "synergymesh_audit_unsigned_entries", "Entries of the audit log behind the last signed checkpoint."
+        )
+        seconds = GaugeMetricFamily(
+            "synergymesh_audit_unsigned_seconds", "How long the oldest of these entries has been waiting."
+        )
+        waiting = GaugeMetricFamily(
+            "synergymesh_audit_sink_waiting_seconds",
+            "How long the oldest checkpoint has been waiting that a sink does not have.",
+            labels=["sink"],
+        )
+        if lag is not None:
+            entries.add_metric([], lag.entries)
+            unsigned.add_metric([], lag.unsigned)
+            seconds.add_metric([], lag.unsigned_seconds)
+            for number, sink in enumerate(lag.sinks, start=1):
+                # no more of its name: a command's arguments may be secret
+                waiting.add_metric([f"{number}:{sink.name.partition(':')[0]}"], sink.waiting_seconds)
+        yield from (entries, unsigned, seconds, waiting)
 
-def exposition(figures: MeshFigures, *, tenants_max: int) -> str:
+
+def exposition(figures: MeshFigures, audit: AuditLag | None) -> str:
     """Give the metrics as text.
 
     Args:
         figures: of the mesh.
-        tenants_max: how many tenants have a label of their own; the rest is summed up as `other`.
+        audit: how far the audit log is signed; None if that cannot be told, and is left out then.
     """
-    return generate_latest(_Families(figures, tenants_max)).decode()
-
-
-def bounded(tenants: Iterable[TenantFigures], tenants_max: int) -> list[TenantFigures]:
-    """Give the first tenants as they are, and all others together."""
-    every = list(tenants)
-    if len(every) <= tenants_max:
-        return every
-    tally = Tally()
-    holds: dict[str, int] = {}
-    rest = every[tenants_max:]
-    for tenant in rest:
-        tally.merge(tenant.tally)
-        for reason, count in tenant.holds.items():
-            holds[reason] = holds.get(reason, 0) + count
-    other = TenantFigures(
-        tenant_id=OTHER,
-        tally=tally,
-        running=sum(each.running for each in rest),
-        waiting=sum(each.waiting for each in rest),
-        open_tasks=sum(each.open_tasks for each in rest),
-        holds=holds,
-    )
-    return [*every[:tenants_max], other]
+    return generate_latest(_Families(figures, audit)).decode()
 
 
 def _buckets(durations: Durations) -> tuple[list[tuple[str, float]], float]:

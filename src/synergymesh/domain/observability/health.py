@@ -35,7 +35,14 @@ class Diagnosis:
 
 
 def diagnose(
-    last_hour: Tally, *, running: int, waiting: int, sla_percent: float, suspended: bool, open_breakers: int = 0
+    last_hour: Tally,
+    *,
+    running: int,
+    waiting: int,
+    sla_percent: float,
+    suspended: bool,
+    open_breakers: int = 0,
+    longest_wait_seconds: float = 0.0,
 ) -> Diagnosis:
     """Judge a tenant by its last hour.
 
@@ -44,7 +51,8 @@ def diagnose(
         running, waiting: its tasks now.
         sla_percent: what its tier promises.
         suspended: whether nothing of it may start.
-        open_breakers: components that are not tried because they fail too often.
+        open_breakers: components that are not tried, or only tried now and then, because they fail too often.
+        longest_wait_seconds: how long the task has been waiting that could have started first, and has not.
     """
     failing: list[str] = []
     degraded: list[str] = []
@@ -59,6 +67,8 @@ def diagnose(
     (wait,) = last_hour.wait.percentiles(95)
     if wait / 1e6 > WAIT_SECONDS_MAX:
         degraded.append(f"5 % of its tasks waited longer than {wait / 1e6:.0f} s in the queue")
+    if longest_wait_seconds > WAIT_SECONDS_MAX:
+        degraded.append(f"a task that could start has been waiting for {longest_wait_seconds:.0f} s")
     if open_breakers:
         degraded.append(f"{open_breakers} of its circuit breakers are open")
     if suspended:

@@ -153,6 +153,12 @@ class Durations:
         """Give percentiles (0 to 100) in microseconds, 0 of nothing."""
         return percentiles(self.counts, wanted)
 
+    def copy(self) -> Durations:
+        """Give a histogram of its own with the same counts."""
+        durations = Durations()
+        durations.combine(self)
+        return durations
+
     def combine(self, other: Durations, sign: int = 1) -> None:
         """Add the counts of another one, or take them away."""
         for bucket, count in other._cells.items():

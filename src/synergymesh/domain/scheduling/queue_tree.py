@@ -281,6 +281,18 @@ class QueueTree(Generic[WorkT]):
         member = self._members.get(tenant_id)
         return 0 if member is None else sum(len(queue.ready) + queue.parked for queue in self._queues_below(member))
 
+    def waiting_since(self, tenant_id: str) -> Instant | None:
+        """Give since when the task that has waited longest could have started; None if none waits. O(waiting tasks)."""
+        member = self._members.get(tenant_id)
+        queues = () if member is None else self._queues_below(member)
+        since = (item[9] for queue in queues for item in queue.ready if item[9] and item[4].wants(item[5]))
+        return min(since, default=None)
+
+    def holds_of(self, tenant_id: str) -> Mapping[Reason, int]:
+        """Give how often limits held a tenant, by reason."""
+        member = self._members.get(tenant_id)
+        return {} if member is None or member.holds is None else dict(member.holds)
+
     def usage(self) -> dict[str, Capacity]:
         """Give what each tenant and sub-tenant uses, its sub-tenants' included; nothing for those that use nothing."""
         return {

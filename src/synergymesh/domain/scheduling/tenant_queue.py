@@ -166,6 +166,8 @@ class Member(Generic[WorkT]):
     def hold(self, reason: Reason) -> None:
         """Take note of why it cannot go on."""
         self.held = self.last_reason = reason
+        if reason is Reason.HOUR_LIMIT and not self.until:
+            return  # the hour has room: the start waits for its reservation to be written, which is no limit
         if self.holds is None:
             self.holds = {}
         self.holds[reason] = self.holds.get(reason, 0) + 1

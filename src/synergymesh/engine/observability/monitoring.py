@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from synergymesh.domain.instants import to_datetime
+from synergymesh.domain.fault_tolerance.breaker import BreakerState
+from synergymesh.domain.instants import SECOND, to_datetime
 from synergymesh.domain.observability.health import Diagnosis, Health, diagnose
 from synergymesh.domain.observability.service_levels import SPANS_SECONDS, ServiceLevel, service_level
 from synergymesh.domain.observability.tallies import Durations, Tally
@@ -14,15 +17,24 @@ from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import TenantStatus
 from synergymesh.engine.admission import Admission
 from synergymesh.engine.background import Background
+from synergymesh.engine.circuits import Circuits
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.limit_hits import REASONS, LimitHits
 from synergymesh.engine.live import LiveRun
+from synergymesh.engine.observability.labels import TenantLabels
 from synergymesh.engine.observability.statistics import Statistics
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.tenants import Tenants
-from synergymesh.errors import InvalidRequest
+from synergymesh.errors import InvalidRequest, RateLimitExceeded
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Store
+
+OTHERS = "other"
+"""Stands for all tenants that have no label of their own."""
+
+TENANTS_PER_TURN = 500
+"""Tenants that are looked at before the event loop has its turn again: about two milliseconds."""
 
 RESOURCES = ("concurrent", "memory", "cpu", "hourly", "rate_limit", "tasks")
 
@@ -93,14 +105,21 @@ class TenantHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantFigures:
-    """Hold what is counted of a tenant, or of several together, and what it does now."""
+    """Hold what is counted of a tenant, or of several together, and what it does now.
+
+    Attributes:
+        tally: a copy.
+        limit_hits: how often limits held its tasks or refused its submissions, by reason.
+        breakers: how many of its circuits are in which state.
+    """
 
     tenant_id: str
     tally: Tally
     running: int
     waiting: int
     open_tasks: int
-    holds: Mapping[str, int]
+    limit_hits: Mapping[str, int]
+    breakers: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +127,8 @@ class MeshFigures:
     """Hold everything that a monitoring system may want to know.
 
     Attributes:
-        tenants: one for each, those with the most executions and tasks first.
+        tenants: those that have a label, and all others together as the last one if there are any, or were.
+        tenants_total: how many there are.
         slots, running: of the executors.
         commits, commit_units: transactions, and the changes that belong together in them.
         commit_durations: of the transactions.
@@ -120,6 +140,7 @@ class MeshFigures:
     """
 
     tenants: Sequence[TenantFigures]
+    tenants_total: int
     slots: int
     running: int
     commits: int
@@ -151,7 +172,11 @@ class Monitoring:
         committer: Committer,
         dispatcher: Dispatcher,
         background: Background,
+        circuits: Circuits,
+        limit_hits: LimitHits,
         clock: Clock,
+        *,
+        labels_max: int,
     ) -> None:
         self._store = store
         self._runs = runs
@@ -163,7 +188,12 @@ class Monitoring:
         self._tenants = tenants
         self._admission = admission
         self.signing_trouble: Callable[[], str | None] = _none
+        self._circuits = circuits
+        self._limit_hits = limit_hits
         self._clock = clock
+        self._labels = TenantLabels(labels_max)
+        self._had_label = Tally()
+        self._hits_of_others_gone = Counter[str]()
         self._has_room: dict[str, Callable[[str], bool]] = {
             "concurrent": lambda tenant_id: self._has_room_for(tenant_id, 0),
             "memory": lambda tenant_id: self._has_room_for(tenant_id, 1),
@@ -176,7 +206,7 @@ class Monitoring:
 
     async def mesh(self) -> MeshMetrics:
         """Give the figures of all tenants together."""
-        heads = await self._store.list_audit_heads()
+        extent = await self._store.get_audit_extent(None)
         total = self._statistics.total
         return MeshMetrics(
             executions=total.executions,
@@ -187,40 +217,93 @@ class Monitoring:
             retries=total.count("retried"),
             running=self._scheduler.running,
             tenants=len(self._tenants),
-            audit_entries=sum(head.seq for head in heads),
+            audit_entries=extent.entries,
         )
 
-    def figures(self) -> MeshFigures:
-        """Give everything that is counted."""
-        now = self._clock.now()
+    async def figures(self) -> MeshFigures:
+        """Give everything that is counted, looking at so many tenants at a time that nothing else waits."""
+        await self._statistics.take_in_turns()
         tallies = self._statistics.by_tenant()
-        tenants = [
-            TenantFigures(
-                tenant_id=view.tenant_id,
-                tally=tallies.get(view.tenant_id) or Tally(),
-                running=view.running,
-                waiting=view.waiting + view.delayed + view.aside,
-                open_tasks=self._runs.backlog.of(view.tenant_id),
-                holds={reason.value: count for reason, count in view.holds.items()},
-            )
-            for view in self._scheduler.snapshot(now)
-        ]
-        tenants.sort(key=lambda each: (-each.tally.executions - each.open_tasks, each.tenant_id))
+        tenants = [tenant.tenant_id for tenant in self._tenants]
+        labelled = self._labels.choose((each, tallies[each].executions if each in tallies else 0) for each in tenants)
+        breakers = self._circuits.states()
+        shown = [self._figures_of(each, breakers) for each in labelled]
+        if self._labels.has_others:
+            own = set(labelled)
+            others = [each for each in tenants if each not in own]
+            shown.append(await self._figures_of_others(others, shown, breakers))
         committer, dispatcher = self._committer, self._dispatcher
         return MeshFigures(
-            tenants=tenants,
+            tenants=shown,
+            tenants_total=len(tenants),
             slots=self._tenants.capacity.slots,
             running=self._scheduler.running,
             commits=committer.batches,
             commit_units=committer.units,
-            commit_durations=committer.durations,
+            commit_durations=committer.durations.copy(),
             starts=dispatcher.starts,
             dispatch_seconds=dispatcher.busy_nanoseconds / 1e9,
             units_waiting=committer.waiting,
-            is_writable=committer.trouble is None,
+            is_writable=committer.failure is None,
             is_signed=self.signing_trouble() is None,
             faults={work: fault.count for work, fault in self._background.faults.items()},
         )
+
+    def _figures_of(self, tenant_id: str, breakers: Mapping[str, Mapping[BreakerState, int]]) -> TenantFigures:
+        running, waiting = self._scheduler.load_of(tenant_id)
+        return TenantFigures(
+            tenant_id=tenant_id,
+            tally=self._statistics.of(tenant_id).copy(),
+            running=running,
+            waiting=waiting,
+            open_tasks=self._runs.backlog.of(tenant_id),
+            limit_hits=self._hits_of(tenant_id),
+            breakers={state.value: breakers.get(tenant_id, {}).get(state, 0) for state in BreakerState},
+        )
+
+    async def _figures_of_others(
+        self, others: Sequence[str], shown: Sequence[TenantFigures], breakers: Mapping[str, Mapping[BreakerState, int]]
+    ) -> TenantFigures:
+        """Sum up all that have no label. What was counted of them stays in it when they are deleted."""
+        running = waiting = open_tasks = 0
+        hits, states = self._hits_of_others_gone.copy(), dict.fromkeys((state.value for state in BreakerState), 0)
+        for place, tenant_id in enumerate(others, start=1):
+            running_, waiting_ = self._scheduler.load_of(tenant_id)
+            running, waiting = running + running_, waiting + waiting_
+            open_tasks += self._runs.backlog.of(tenant_id)
+            hits.update(self._hits_of(tenant_id))
+            for state, count in breakers.get(tenant_id, {}).items():
+                states[state.value] += count
+            if place % TENANTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        tally = self._statistics.total.copy()
+        tally.take_away(self._had_label)
+        for each in shown:
+            tally.take_away(self._statistics.of(each.tenant_id))
+        return TenantFigures(
+            tenant_id=OTHERS,
+            tally=tally,
+            running=running,
+            waiting=waiting,
+            open_tasks=open_tasks,
+            limit_hits=hits,
+            breakers=states,
+        )
+
+    def _hits_of(self, tenant_id: str) -> dict[str, int]:
+        hits = {reason.value: count for reason, count in self._scheduler.holds_of(tenant_id).items()}
+        for reason, count in self._limit_hits.counts.get(tenant_id, {}).items():
+            hits[reason] = hits.get(reason, 0) + count
+        return hits
+
+    def forget(self, tenant_id: str) -> None:
+        """Let go of a tenant that is deleted, so that no counter of the others falls or jumps."""
+        if self._labels.forget(tenant_id):
+            self._had_label.merge(self._statistics.of(tenant_id))
+        else:
+            self._hits_of_others_gone.update(self._hits_of(tenant_id))
+        self._limit_hits.counts.pop(tenant_id, None)
+        self._statistics.forget(tenant_id)
 
     def health(self, tenant_id: object) -> TenantHealth:
         """Say how a tenant is doing.
@@ -246,16 +329,36 @@ class Monitoring:
             last_execution=_last_end(tally),
         )
 
-    def diagnosis(self, tenant_id: str) -> Diagnosis:
-        """Judge a tenant by its last hour."""
+    def diagnosis(self, tenant_id: str, last_hour: Tally | None = None, open_breakers: int | None = None) -> Diagnosis:
+        """Judge a tenant by its last hour.
+
+        Args:
+            tenant_id: which.
+            last_hour: its counts, if they are known already.
+            open_breakers: how many of its circuits are not closed, if that is known already.
+        """
         tenant = self._tenants.get(tenant_id)
+        since = self._scheduler.waiting_since(tenant_id)
         return diagnose(
-            self._statistics.last_hour(tenant_id),
+            self._statistics.last_hour(tenant_id) if last_hour is None else last_hour,
             running=self._scheduler.running_of(tenant_id),
             waiting=self._scheduler.waiting_of(tenant_id),
             sla_percent=tenant.sla_uptime_percent,
             suspended=tenant.status is TenantStatus.SUSPENDED,
+            open_breakers=self.open_breakers().get(tenant_id, 0) if open_breakers is None else open_breakers,
+            longest_wait_seconds=0.0 if since is None else (self._clock.now() - since) / SECOND,
         )
+
+    def open_breakers(self) -> dict[str, int]:
+        """Count the circuits of each tenant that are not closed."""
+        return {
+            tenant_id: sum(count for state, count in states.items() if state is not BreakerState.CLOSED)
+            for tenant_id, states in self._circuits.states().items()
+        }
+
+    def waits(self, tenant_id: str) -> bool:
+        """Tell whether tasks of a tenant wait that could start."""
+        return self._scheduler.waiting_of(tenant_id) > 0
 
     async def service_levels(self, tenant_id: object) -> list[ServiceLevel]:
         """Compare the spans of a report with what a tenant's tier promises.
@@ -294,7 +397,11 @@ class Monitoring:
         Raises:
             UnknownTenant: there is none of that id.
         """
-        return self._admission.take_rate(self._tenants.get(tenant_id), self._clock.now())
+        tenant = self._tenants.get(tenant_id)
+        taken = self._admission.take_rate(tenant, self._clock.now())
+        if not taken:
+            self._limit_hits.count(tenant.tenant_id, REASONS[RateLimitExceeded])
+        return taken
 
     def _family(self, tenant_id: str) -> list[str]:
         parent = self._tenants.get(tenant_id).parent_id

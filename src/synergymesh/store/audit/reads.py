@@ -85,10 +85,10 @@ def list_heads(connection: sqlite3.Connection) -> list[AuditHeadRecord]:
     return _HEADS.run(connection, {})
 
 
-def get_extent(connection: sqlite3.Connection, signed: int) -> AuditExtent:
+def get_extent(connection: sqlite3.Connection, signed: int | None) -> AuditExtent:
     """Count the entries of all chains; say when the oldest of those behind the first `signed` was recorded."""
     entries = connection.execute(_RECORDED).fetchone()[0]
-    behind = min(entries - signed, WAITING_LOOKED_AT_MAX)
+    behind = 0 if signed is None else min(entries - signed, WAITING_LOOKED_AT_MAX)
     row = connection.execute(_FROM_THE_END, {"behind": behind - 1}).fetchone() if behind > 0 else None
     return AuditExtent(entries, None if row is None else row[0])
 
