@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -23,7 +25,9 @@ from synergymesh import (
     read_settings,
 )
 from synergymesh.domain.fault_tolerance.breaker import WAVE_MAX, BreakerState
+from synergymesh.domain.fault_tolerance.retry import Ending
 from synergymesh.domain.instants import SECOND
+from synergymesh.engine.observability.views import RunTask
 from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownBreaker, UnknownTenant
 
 S = ExecutionStatus
@@ -383,6 +387,115 @@ async def test_retries_beyond_the_budget_wait_for_it(mesh: Orchestrator, tenant:
     (blocker,) = (await mesh.explain(waiting[-1].id)).waiting[0].blockers
     assert blocker.reason == "retry_delay"
     assert blocker.until is not None
+
+
+PATIENT = RetryPolicy(max_retries=1_000, initial_delay=0.01, exponential_base=1, max_elapsed=0.3)
+
+
+def deadlines_of(mesh: Orchestrator) -> int:
+    """Count what is still to happen."""
+    return sum(not deadline.is_cancelled for _, _, deadline in mesh._running.deadlines._heap)
+
+
+async def ends_as_max_elapsed(mesh: Orchestrator, handle: RunHandle) -> RunTask:
+    with pytest.raises(RunFailed, match="down"):
+        await handle.result(10)
+    (task,) = (await mesh.get_run(handle.id)).tasks
+    assert (task.status, task.error and task.error.ending) == (S.FAILED, Ending.MAX_ELAPSED)
+    return task
+
+
+async def test_a_retry_that_an_open_circuit_keeps_until_its_time_is_over_does_not_start(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    service = Service()
+    handle = await mesh.submit(calling(service, retry=PATIENT), tenant=tenant)
+    task = await ends_as_max_elapsed(mesh, handle)
+    assert (service.calls, task.attempt) == (3, 3)
+    assert task.failures[-1].error is not None
+    assert task.failures[-1].ended_at is not None
+    assert task.ended_at is not None
+    assert task.failures[0].started_at is not None
+    assert task.ended_at - task.failures[0].started_at >= timedelta(seconds=0.3)
+    service.down = False
+    try_again(mesh)
+    assert await (await mesh.submit(calling(service), tenant=tenant)).result(10) == "served"
+    assert service.calls == 4, "and it is not tried later"
+    assert deadlines_of(mesh) == 1  # of the circuit
+
+
+async def test_a_retry_that_the_budget_covers_too_late_does_not_start_and_costs_nothing(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    slow = BreakerPolicy(minimum_calls=1_000_000, retry_percent=0, retries_per_minute=1)
+    await mesh.set_breaker_policy(tenant, slow)
+    service = Service()
+    at_once = RetryPolicy(max_retries=20, initial_delay=0.0, max_elapsed=30.0)
+    task = await ends_as_max_elapsed(mesh, await mesh.submit(calling(service, retry=at_once), tenant=tenant))
+    assert (service.calls, task.attempt) == (11, 11)  # as many retries as can be saved up
+    service.calls = 0
+    waits = RetryPolicy(max_retries=1, initial_delay=0.0, max_elapsed=90.0)
+    handle = await mesh.submit(calling(service, retry=waits), tenant=tenant)
+    assert await settled([handle]) == 0, "the first retry that is covered is its own"
+    (blocker,) = (await mesh.explain(handle.id)).waiting[0].blockers
+    assert blocker.reason == "retry_delay"
+
+
+async def test_a_retry_that_waits_for_a_slot_until_its_time_is_over_does_not_start(mesh: Orchestrator) -> None:
+    one = ResourceQuota(max_concurrent_tasks=1, max_tasks_per_hour=1_000, rate_limit_per_second=1_000)
+    tenant = (await mesh.create_tenant("One", "enterprise", quota=one)).tenant_id
+    service = Service()
+    policy = RetryPolicy(max_retries=5, initial_delay=0.1, exponential_base=1, max_elapsed=0.3)
+    handle = await mesh.submit(calling(service, retry=policy), tenant=tenant)
+    while not service.calls:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
+        await asyncio.sleep(0)
+    blocker = Workflow("blocker").add(asyncio.sleep, args=[3_600], id="a")
+    blocking = await mesh.submit(blocker, tenant=tenant)
+    task = await ends_as_max_elapsed(mesh, handle)
+    assert (service.calls, task.attempt) == (1, 1)
+    await blocking.cancel()
+
+
+@pytest.mark.parametrize("down_for", [0.0, 1.0])
+async def test_the_time_for_retries_goes_on_across_a_restart(
+    open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota, down_for: float
+) -> None:
+    class Clock:
+        ahead = 0
+
+        def now(self) -> int:
+            return time_ns() + self.ahead
+
+    clock = Clock()
+    service = Service()
+    work = calling(service, retry=PATIENT)
+    async with open_mesh(workflows=[work], clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        await mesh.set_breaker_policy(tenant, TOUCHY)
+        handle = await mesh.submit(work, tenant=tenant)
+        await settled([handle])
+    service.down = False
+    clock.ahead += int(down_for * SECOND)
+    async with open_mesh(workflows=[work], clock=clock) as mesh:
+        task = await ends_as_max_elapsed(mesh, mesh.handle(handle.id, tenant=tenant))
+        assert (service.calls, task.attempt) == (3, 3)
+
+
+async def test_a_retry_that_starts_in_time_takes_as_long_as_it_takes(mesh: Orchestrator, tenant: str) -> None:
+    calls = 0
+
+    async def work() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionError("down")
+        await asyncio.sleep(0.4)
+        return "served"
+
+    handle = await mesh.submit(Workflow("w").add(work, retry=PATIENT), tenant=tenant)
+    assert await handle.result(10) == "served"
+    assert deadlines_of(mesh) == 0
 
 
 async def test_a_circuit_of_a_deleted_tenant_is_forgotten(mesh: Orchestrator, tenant: str) -> None:

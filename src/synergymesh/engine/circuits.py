@@ -145,11 +145,19 @@ class Circuits:
             circuit = self.live[run.tenant_id, key] = Circuit(run.tenant_id, key, Breaker(breaker_policy), now)
         self._count(circuit, attempt, now, failed=True)
 
-    def retry_at(self, attempt: Attempt, not_before: Instant, now: Instant) -> Instant:
-        """Give when a failed attempt may be followed by another one, from when its policy and the budget allow it."""
+    def retry_at(
+        self, attempt: Attempt, not_before: Instant, now: Instant, latest: Instant | None = None
+    ) -> Instant | None:
+        """Give when a failed attempt may be followed by another one, from when its policy and the budget allow it.
+
+        None if the budget allows it only after `latest`.
+        """
         run = attempt.run
         circuit = self.live.get((run.tenant_id, run.version.plan.circuits[attempt.position]))
-        return not_before if circuit is None else max(not_before, circuit.budget.retry_at(now))
+        if circuit is None:
+            return not_before
+        covered = circuit.budget.retry_at(now, latest)
+        return None if covered is None else max(not_before, covered)
 
     def _count(self, circuit: Circuit, attempt: Attempt, now: Instant, *, failed: bool) -> None:
         if not attempt.run.tries_of(attempt.position).total:

@@ -19,13 +19,15 @@ from synergymesh.domain.fault_tolerance.error_info import (
     shorten,
 )
 from synergymesh.domain.fault_tolerance.retry import (
+    Ending,
     Outcome,
     RetryPolicy,
     Succeeded,
     Verdict,
     decide,
+    with_ending,
 )
-from synergymesh.domain.fault_tolerance.tries import Cause, cause_of
+from synergymesh.domain.fault_tolerance.tries import cause_of
 from synergymesh.domain.instants import Instant, to_datetime
 from synergymesh.domain.observability.captured import CapturedOutput
 from synergymesh.domain.payload import decode, encode
@@ -76,8 +78,10 @@ class AttemptCounter(Protocol):
         """Count anything else."""
         ...
 
-    def retry_at(self, attempt: Attempt, not_before: Instant, now: Instant) -> Instant:
-        """Give when a failed attempt may be followed by another one."""
+    def retry_at(
+        self, attempt: Attempt, not_before: Instant, now: Instant, latest: Instant | None = None
+    ) -> Instant | None:
+        """Give when a failed attempt may be followed by another one; None if that is after `latest`."""
         ...
 
 
@@ -87,6 +91,8 @@ class OpenRuns:
     Attributes:
         released: is called with a run, the positions that may start, and the moment from which (0 for now).
         limited_started: is called when an attempt starts in a run with time limits, and whether it is the first one.
+        retry_waits: is called with a run, a position, and the error and the status of the last attempt there, when the
+            next one is waited for.
         circuits: counts how attempts end.
         policy_of: gives the retry policy of a run's task at a position.
         waits_no_more: is called with a run when its first task starts, or when it is clear that none will.
@@ -101,6 +107,7 @@ class OpenRuns:
         self.policy_of: Callable[[LiveRun, int], RetryPolicy] = _as_planned
         self.circuits: AttemptCounter | None = None
         self.limited_started: Callable[[LiveRun, int, bool], None] = _nothing
+        self.retry_waits: Callable[[LiveRun, int, ErrorInfo, ExecutionStatus], None] = _nothing
         self._committer = committer
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
@@ -232,17 +239,25 @@ class OpenRuns:
         policy = self.policy_of(run, position)
         if self.circuits is not None:
             self.circuits.ended(attempt, outcome, policy, now)
-        return decide(
+        began = attempt.started_at if tries.began is None else tries.began
+        verdict = decide(
             policy,
             outcome,
             failures=tries.failures,
             postponements=tries.postponements,
             losses=tries.losses,
-            began=attempt.started_at if tries.began is None else tries.began,
+            began=began,
             cancelling=run.gives_up,
             now=now,
             dice=self._dice.random(),
         )
+        error = verdict.error
+        if self.circuits is None or verdict.status is not RETRYING or error is None or error.retry_after is not None:
+            return verdict
+        retry_at = self.circuits.retry_at(attempt, verdict.not_before, now, policy.latest_retry(began))
+        if retry_at is None:
+            return Verdict(verdict.attempt_status, error=with_ending(error, Ending.MAX_ELAPSED))
+        return verdict if retry_at == verdict.not_before else msgspec.structs.replace(verdict, not_before=retry_at)
 
     def _go_on(self, attempt: Attempt, verdict: Verdict, now: Instant) -> None:
         """Record an attempt that is followed by another one."""
@@ -251,11 +266,8 @@ class OpenRuns:
         error = verdict.error
         if error is not None and run.tries_of(position).total >= FULL_TRACEBACKS_MAX:
             error = shorten(error)
-        cause = cause_of(status, error)
         retry_at = verdict.not_before
-        if cause is Cause.FAILURE and self.circuits is not None:
-            retry_at = self.circuits.retry_at(attempt, retry_at, now)
-        run.tried(position, cause, attempt.started_at)
+        run.tried(position, cause_of(status, error), attempt.started_at)
         change = AttemptFailed(
             run.run_id,
             attempt.context.task_id,
@@ -277,6 +289,8 @@ class OpenRuns:
             if run.watchers:
                 self._tell(run, position, verdict.status, attempt=attempt.number, at=now, error=verdict.error)
             if run.wants(position):
+                if verdict.status is RETRYING and error is not None:
+                    self.retry_waits(run, position, error, status)
                 self.released(run, [position], retry_at)
 
         self.put(run, [*self.first_news(run), change], recorded)

@@ -100,7 +100,7 @@ class Recovery:
         )
         run.paused = record.paused_at is not None
         now = self._clock.now()
-        retry_at = self._restore_attempts(run, attempts, now)
+        retry_at, last = self._restore_attempts(run, attempts, now)
         poisoned = self._restore_tasks(run, tasks)
         self._runs.add(run)
         if not run.state.open_tasks and not self._runs.conclude(run):
@@ -119,6 +119,8 @@ class Recovery:
             log.warning("a run waits for its code", run_id=run.run_id, tenant_id=run.tenant_id, reason=version.problem)
         for position in startable:
             if position not in poisoned:
+                if position in last and position not in (run.crashes or ()):
+                    self._retry_waits(run, position, last[position])
                 at = max(retry_at.get(position, 0), run.not_before)
                 self._dispatcher.offer(run, [position], at if at > now else 0)
         for position, task in poisoned.items():
@@ -126,18 +128,28 @@ class Recovery:
                 continue
             self._quarantine(run, position, task, now)
 
-    def _restore_attempts(self, run: LiveRun, attempts: Sequence[AttemptRecord], now: Instant) -> dict[int, Instant]:
-        """Count the failed attempts; give by position when the next one may start.
+    def _retry_waits(self, run: LiveRun, position: int, attempt: AttemptRecord) -> None:
+        """Let a retry that waited before the start wait no longer than its policy says."""
+        error = error_of(attempt.error)
+        if error is not None and attempt.status is not ExecutionStatus.CANCELLED:
+            self._time_limits.retry_waits(run, position, error, attempt.status)
+
+    def _restore_attempts(
+        self, run: LiveRun, attempts: Sequence[AttemptRecord], now: Instant
+    ) -> tuple[dict[int, Instant], dict[int, AttemptRecord]]:
+        """Count the failed attempts; give by position when the next one may start, and the last one.
 
         That is never further off than the delay was long, nor did the first attempt start in time to come: the clock
         may have been set back since.
         """
         retry_at: dict[int, Instant] = {}
+        last: dict[int, AttemptRecord] = {}
         for attempt in attempts:
             position = run.version.plan.positions[attempt.component_id]
             run.tried(position, cause_of(attempt.status, error_of(attempt.error)), min(attempt.started_at, now))
             retry_at[position] = min(attempt.retry_at, now + attempt.retry_at - attempt.ended_at)
-        return retry_at
+            last[position] = attempt
+        return retry_at, last
 
     def _restore_tasks(self, run: LiveRun, tasks: Sequence[TaskRecord]) -> dict[int, TaskRecord]:
         """Settle the tasks that are final; give those during which the process died too often, by position."""

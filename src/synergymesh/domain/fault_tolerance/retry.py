@@ -128,7 +128,12 @@ class RetryPolicy:
 
     def is_over(self, moment: Instant, began: Instant | None) -> bool:
         """Tell whether no retry starts any more at that moment, of a task whose first attempt started at `began`."""
-        return self.max_elapsed is not None and began is not None and moment > began + from_seconds(self.max_elapsed)
+        latest = self.latest_retry(began)
+        return latest is not None and moment > latest
+
+    def latest_retry(self, began: Instant | None) -> Instant | None:
+        """Give the last moment at which a retry of that task may start; None for no limit."""
+        return None if self.max_elapsed is None or began is None else began + from_seconds(self.max_elapsed)
 
     def retries(self, error: ErrorInfo, failures: int) -> bool:
         """Tell whether an attempt that failed with `error`, after `failures` earlier ones, is followed by another."""
@@ -260,7 +265,7 @@ def decide(
                 return Verdict(ExecutionStatus.CANCELLED, error=error)
             if losses < LOSSES_MAX:
                 return Verdict(ExecutionStatus.PENDING, error=error)
-            return Verdict(ExecutionStatus.FAILED, error=_final(error, Ending.LOST))
+            return Verdict(ExecutionStatus.FAILED, error=with_ending(error, Ending.LOST))
         case TimedOut(_, limit):
             error = timeout_error(outcome)
             final = ExecutionStatus.TIMEOUT
@@ -282,7 +287,7 @@ def decide(
         ending = Ending.MAX_ELAPSED
     if ending is None:
         return Verdict(ExecutionStatus.RETRYING, error=error, not_before=not_before, attempt_status=final)
-    return Verdict(final, error=_final(error, ending))
+    return Verdict(final, error=with_ending(error, ending))
 
 
 def _refusal(policy: RetryPolicy, error: ErrorInfo, failures: int) -> Ending | None:
@@ -294,5 +299,6 @@ def _refusal(policy: RetryPolicy, error: ErrorInfo, failures: int) -> Ending | N
     return Ending.EXHAUSTED if failures >= policy.max_retries else None
 
 
-def _final(error: ErrorInfo, ending: Ending) -> ErrorInfo:
+def with_ending(error: ErrorInfo, ending: Ending) -> ErrorInfo:
+    """Give an error after which no other attempt follows, and say why."""
     return msgspec.structs.replace(error, ending=ending.value)

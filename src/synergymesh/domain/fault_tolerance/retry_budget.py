@@ -42,11 +42,18 @@ class RetryBudget:
         self._refill(now)
         self._balance = min(self._most, self._balance + self._deposit)
 
-    def retry_at(self, now: Instant) -> Instant:
-        """Take what a retry costs; give the moment from which it is covered, in the order of asking."""
+    def retry_at(self, now: Instant, latest: Instant | None = None) -> Instant | None:
+        """Take what a retry costs; give the moment from which it is covered, in the order of asking.
+
+        Nothing is taken for a retry that would be covered only after `latest`; None says so.
+        """
         self._refill(now)
-        self._balance -= TOKEN
-        return now if self._balance >= 0 else now + -(self._balance // self._rate)
+        left = self._balance - TOKEN
+        covered = now if left >= 0 else now + -(left // self._rate)
+        if latest is not None and covered > latest:
+            return None
+        self._balance = left
+        return covered
 
     def _refill(self, now: Instant) -> None:
         if now > self._at:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo, shorten
 from synergymesh.domain.fault_tolerance.retry import (
     TIMEOUT_TYPES,
     Ending,
     TimedOut,
     TimeLimit,
     timeout_error,
+    with_ending,
 )
 from synergymesh.domain.instants import Instant, from_seconds
 from synergymesh.domain.scheduling.scheduler import Scheduler
@@ -58,6 +59,7 @@ class TimeLimits:
         self._window = window
         self._clock = clock
         runs.limited_started = self.started
+        runs.retry_waits = self.retry_waits
 
     # --- what happens to runs and tasks ---------------------------------------------------------------------------
 
@@ -94,14 +96,32 @@ class TimeLimits:
         """Take note that an attempt has started, perhaps the first one of its run."""
         live = run.limits
         assert live is not None
-        wait = live.waits.pop(position, None)
-        if wait is not None:
-            wait.cancel()
+        live.started(position)
         if begins:
             if live.run is not None:
                 live.run.cancel()
             assert run.started_at is not None
             self._begin(run, live, run.started_at)
+
+    def retry_waits(self, run: LiveRun, position: int, error: ErrorInfo, status: ExecutionStatus) -> None:
+        """Take note that a task waits for its next attempt, which its policy may want to start by a certain moment.
+
+        A circuit that is open, a pause or other tasks may keep it waiting for longer than its delay.
+
+        Args:
+            run: of the task.
+            position: of the task.
+            error: of its last attempt.
+            status: of its last attempt.
+        """
+        latest = self._runs.policy_of(run, position).latest_retry(run.tries_of(position).began)
+        if latest is None:
+            return
+        if run.limits is None:
+            run.limits = RunLimits({})
+        error = with_ending(shorten(error), Ending.MAX_ELAPSED)
+        # at that moment itself it may still start
+        run.limits.retries[position] = self._deadlines.at(latest + 1, self._end_waiting, run, position, error, status)
 
     def restore(self, run: LiveRun, tasks: Sequence[TaskRecord]) -> None:
         """Work out from the rows of a run since when its tasks have been ready."""
@@ -201,7 +221,9 @@ class TimeLimits:
     def _task_waited(self, run: LiveRun, position: int, seconds: float) -> None:
         self._end_waiting(run, position, timeout_error(TimedOut(seconds, TimeLimit.QUEUE)))
 
-    def _end_waiting(self, run: LiveRun, position: int, error: ErrorInfo) -> None:
+    def _end_waiting(
+        self, run: LiveRun, position: int, error: ErrorInfo, status: ExecutionStatus = ExecutionStatus.TIMEOUT
+    ) -> None:
         """End a task that waits: for its turn, or for its next attempt."""
         if not run.wants(position) or self._runs.get(run.run_id) is not run:
             return
@@ -212,7 +234,7 @@ class TimeLimits:
             run.run_id,
             run.version.plan.component_ids[position],
             run.tenant_id,
-            ExecutionStatus.TIMEOUT,
+            status,
             run.next_number(position) - 1 if tried else 0,
             None,
             self._clock.now(),
