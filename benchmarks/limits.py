@@ -16,24 +16,28 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engine import WIDE, Figures
 from benchmarks.plain_queue import without_limits
-from benchmarks.scenarios import layered, single
+from benchmarks.scenarios import chain, layered, single
 from synergymesh import Orchestrator, TenantTier, Workflow
 
 ROUNDS = int(os.environ.get("LIMITS_ROUNDS", "12"))
 WAYS = ("on", "off")
+_shifts = count()
 
 
 async def _round(mesh: Orchestrator, tenants: Sequence[str], workflow: Workflow, runs: int, submitters: int) -> None:
     todo = iter(range(runs))
+    shift = next(_shifts) * runs  # other tenants in each round
 
     async def submitter() -> None:
         for number in todo:
-            await (await mesh.submit(workflow, tenant=tenants[number % len(tenants)])).result()
+            tenant = tenants[(shift + number) % len(tenants)]
+            await (await mesh.submit(workflow, tenant=tenant)).result()
 
     await asyncio.gather(*(submitter() for _ in range(submitters)))
 
@@ -84,14 +88,20 @@ async def limits_on_layers() -> Figures:
 
 
 async def limits_on_layers_of_many() -> Figures:
-    """Let a hundred tenants run layered graphs of ten times ten."""
-    return await compare(layered(10, 10), tenants=100, runs=100, submitters=100)
+    """Let a thousand tenants run layered graphs of ten times ten, a hundred of them at a time."""
+    return await compare(layered(10, 10), tenants=1_000, runs=100, submitters=100)
+
+
+async def limits_on_a_chain() -> Figures:
+    """Let each of a thousand tenants run a chain of a hundred tasks in its turn, sixteen of them at a time."""
+    return await compare(chain(100), tenants=1_000, runs=64, submitters=16)
 
 
 SCENARIOS: dict[str, Callable[[], Coroutine[Any, Any, Figures]]] = {
     "thousand_tenants": thousand_tenants,
     "limits_on_layers": limits_on_layers,
     "limits_on_layers_of_many": limits_on_layers_of_many,
+    "limits_on_a_chain": limits_on_a_chain,
 }
 
 

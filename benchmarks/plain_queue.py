@@ -64,6 +64,9 @@ class _NoAdmission:
     def __init__(self, *args: Any, **named: Any) -> None:
         pass
 
+    async def load(self) -> None:
+        """Know nothing of what was submitted."""
+
     def admit(self, *args: Any, **named: Any) -> None:
         """Admit everything."""
 
