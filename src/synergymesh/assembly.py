@@ -263,6 +263,7 @@ def assemble(
     def tenant_removed(tenant_id: str) -> None:
         control.tenant_removed(tenant_id)
         pausing.forget(tenant_id)
+        admission.forget(tenant_id)
         circuits.forget(tenant_id)
         maintenance.purge_is_due = True
 

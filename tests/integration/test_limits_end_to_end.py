@@ -281,6 +281,53 @@ async def test_a_task_that_asks_for_more_than_the_quota_is_refused_at_submission
     await (await mesh.submit(wide(1, memory_mb=2_048), tenant=tenant)).result(5)
 
 
+@pytest.mark.parametrize(
+    ("asked", "field", "named"),
+    [
+        ({"memory_mb": 151}, "memory_mb", r"the share of tenant-\w+ with all that it may borrow is 150 MiB and 2 C"),
+        ({"cpus": 2.5}, "cpus", "the share of"),
+        ({"memory_mb": 2_000}, "memory_mb", r"the quota of tenant-\w+ is 1,000 MiB"),
+    ],
+)
+async def test_a_task_beyond_what_a_sub_tenant_may_ever_use_is_refused_with_the_limit(
+    asked: dict[str, Any], field: str, named: str
+) -> None:
+    share = CohortShare(nominal=Capacity(2, 100, 1_000), borrowing=Capacity(0, 50, 1_000))
+    quota = ResourceQuota(max_memory_mb=1_000, max_cpu_percent=50)
+    async with Orchestrator(settings=read_settings(database=":memory:", cpus=8)) as mesh:
+        parent = (await mesh.create_tenant("Parent", "enterprise")).tenant_id
+        child = (await mesh.create_tenant("Child", "enterprise", parent=parent, quota=quota, share=share)).tenant_id
+        with pytest.raises(InvalidRequest, match=named) as refused:
+            await mesh.submit(wide(1, **asked), tenant=child)
+        assert refused.value.field == field
+        assert await mesh.count_open_runs() == 0
+        await (await mesh.submit(wide(1, memory_mb=150, cpus=2), tenant=child)).result(5)
+
+
+async def test_a_task_beyond_what_guarantees_leave_is_refused_until_there_are_none(mesh: Orchestrator) -> None:
+    quota = ResourceQuota(max_memory_mb=1_000, max_cpu_percent=95)
+    parent = (await mesh.create_tenant("Parent", "enterprise", quota=quota)).tenant_id
+    child = (await mesh.create_tenant("Child", "enterprise", parent=parent, quota=quota)).tenant_id
+    gate = asyncio.Event()
+    first = await mesh.submit(wide(1, memory_mb=200, function=gate.wait), tenant=child)
+    early = await mesh.submit(wide(1, memory_mb=900, name="early"), tenant=child)
+    await settle(mesh)
+    nominal = Capacity(1, 200, 0)
+    share = CohortShare(nominal=nominal, lending=nominal._replace(memory_mb=0))
+    owner = (await mesh.create_tenant("Owner", "enterprise", parent=parent, share=share)).tenant_id
+    for tenant in (parent, child):
+        with pytest.raises(InvalidRequest, match="leaves beside the guarantees of its other sub-tenants is 800 MiB"):
+            await mesh.submit(wide(1, memory_mb=900), tenant=tenant)
+    gate.set()
+    await first.result(5)
+    await settle(mesh)
+    blocker = (await mesh.explain(early.id)).waiting[0].blockers[0]
+    assert (blocker.limit, blocker.asked) == (800, 900)
+    await mesh.delete_tenant(owner)
+    await early.result(5)
+    await (await mesh.submit(wide(1, memory_mb=900), tenant=child)).result(5)
+
+
 @pytest.mark.parametrize("value", [None, "large", 5, {"max_concurrent_tasks": 5}])
 async def test_what_is_no_quota_is_refused(mesh: Orchestrator, tenant: str, value: Any) -> None:
     if value is not None:
@@ -290,6 +337,18 @@ async def test_what_is_no_quota_is_refused(mesh: Orchestrator, tenant: str, valu
         await mesh.set_quota("tenant-none", ResourceQuota())
     with pytest.raises(InvalidRequest, match="basic, professional, enterprise"):
         await mesh.set_tier(tenant, "gold")
+
+
+async def test_nothing_is_kept_of_the_rates_and_backlogs_of_deleted_tenants(mesh: Orchestrator) -> None:
+    parts = mesh._parts
+    assert parts is not None
+    admission = parts.submission._admission
+    for number in range(5):
+        tenant = (await mesh.create_tenant(f"T{number}")).tenant_id
+        await (await mesh.submit(wide(1), tenant=tenant)).result(5)
+        assert tenant in admission._rates
+        await mesh.delete_tenant(tenant)
+    assert (admission._rates, parts.runs.backlog._of) == ({}, {})
 
 
 # --- sub-tenants ----------------------------------------------------------------------------------------------------
@@ -493,20 +552,23 @@ async def test_learnt_durations_are_kept_over_a_restart(open_mesh: Callable[...,
 
 
 async def test_tenants_get_their_weights_shares_of_the_slots() -> None:
-    """Cost that was served is proportional to the weights while everybody has work."""
+    """What is served is proportional to the weights (1, 4, 16) while everybody has work."""
     served: list[str] = []
 
     async def work() -> None:
         served.append(current_task().tenant_id)
         await asyncio.sleep(0)
 
-    graph = wide(300, function=work, weight=0.01)
+    graph = wide(300, function=work, weight=0.001)
     quota = ResourceQuota(max_concurrent_tasks=50, max_tasks_per_hour=100_000, rate_limit_per_second=100)
-    async with Orchestrator(":memory:", max_concurrent_tasks=4) as mesh:
+    # on this clock each task takes less than the least that is charged, which is also what is declared
+    async with Orchestrator(":memory:", max_concurrent_tasks=4, clock=FakeClock()) as mesh:
         tenants = [(await mesh.create_tenant(tier.value, tier, quota=quota)).tenant_id for tier in TenantTier]
         handles = await asyncio.gather(*(mesh.submit(graph, tenant=tenant) for tenant in tenants))
         for handle in handles:
             await handle.result(20)
-    first = Counter(served[:210])
-    basic, professional, enterprise = (first[tenant] for tenant in tenants)
-    assert basic < professional < enterprise
+    begin = max(served.index(tenant) for tenant in tenants)
+    for rounds in (3, 6, 10):
+        counted = Counter(served[begin : begin + rounds * 21])
+        for tenant, weight in zip(tenants, (1, 4, 16), strict=True):
+            assert abs(counted[tenant] - rounds * weight) <= 2, (rounds, counted)

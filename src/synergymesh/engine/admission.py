@@ -51,6 +51,10 @@ class Admission:
         self._queued_tasks_max = queued_tasks_max
         self._rates: dict[str, SubmissionRate] = {}
 
+    def forget(self, tenant_id: str) -> None:
+        """Forget a tenant that is deleted."""
+        self._rates.pop(tenant_id, None)
+
     async def load(self) -> None:
         """Count what was submitted before this start and still counts against a rate.
 
@@ -77,7 +81,8 @@ class Admission:
 
         Raises:
             FeatureNotEnabled: the run needs a feature that the tenant's tier does not have.
-            InvalidRequest: a task asks for more than the whole quota; it could never run.
+            InvalidRequest: a task asks for more than the whole quota, or than a share or others' guarantees ever leave
+                it; it could never run.
             BacklogFull: too many tasks wait.
             RateLimitExceeded: the tenant submits too fast.
         """
@@ -147,14 +152,25 @@ class Admission:
 
     def _check_size(self, tenant: Tenant, plan: Plan) -> None:
         request = plan.largest_request
-        for limits in self._tenants.limits(tenant):
-            if not limits.admits(request):
-                raise InvalidRequest(
-                    f"a task of {plan.workflow!r} asks for {request.memory_mb:,} MiB and {request.cpu_millis / 1000:g} "
-                    f"CPUs, and the quota is {limits.memory_mb:,} MiB and {limits.cpu_millis / 1000:g} CPUs: it could "
-                    f"never run. Lower memory_mb or cpus of the task, or raise the quota.",
-                    field="memory_mb" if request.memory_mb > limits.memory_mb else "cpus",
-                )
+        ceiling = self._scheduler.ceiling_against(tenant.tenant_id, request)
+        if ceiling is None:
+            return
+        if ceiling.beside_guarantees:
+            what = f"what the quota of {ceiling.level} leaves beside the guarantees of its other sub-tenants"
+            remedy = "lower what these do not lend"
+        elif ceiling.is_share:
+            what, remedy = (
+                f"the share of {ceiling.level} with all that it may borrow",
+                "raise its nominal part or borrowing",
+            )
+        else:
+            what, remedy = f"the quota of {ceiling.level}", "raise the quota"
+        raise InvalidRequest(
+            f"a task of {plan.workflow!r} asks for {request.memory_mb:,} MiB and {request.cpu_millis / 1000:g} CPUs, "
+            f"and {what} is {ceiling.memory_mb:,} MiB and {ceiling.cpu_millis / 1000:g} CPUs: it could never run. "
+            f"Lower memory_mb or cpus of the task, or {remedy}.",
+            field="memory_mb" if request.memory_mb > ceiling.memory_mb else "cpus",
+        )
 
     def _check_backlog(self, tenant: Tenant, size: int) -> None:
         backlog = self._runs.backlog

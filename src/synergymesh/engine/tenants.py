@@ -14,7 +14,7 @@ import msgspec
 
 from synergymesh.domain.idempotency import check_key, hash_request
 from synergymesh.domain.quota import ResourceQuota, change_limits
-from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES, Capacity, CohortShare, Limits, limits_of
+from synergymesh.domain.scheduling.limits import MINUTE, WINDOW_MINUTES, Capacity, CohortShare, limits_of
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import Tenant, TenantPolicy, TierPlan, check_tenant_name, check_tier
@@ -69,7 +69,6 @@ class Tenants:
         self.removed: Callable[[str], object] = _nothing
         self._tenants: dict[str, Tenant] = {}
         self._children: dict[str, list[str]] = {}
-        self._limits: dict[str, Limits] = {}
         self._leaving: Counter[str] = Counter()
         self._keys: dict[str, tuple[str, str | None]] = {}
 
@@ -189,11 +188,6 @@ class Tenants:
         """Tell whether tasks of a tenant may start as far as its own status goes."""
         tenant = self._tenants.get(tenant_id)
         return tenant is not None and tenant.status is TenantStatus.ACTIVE and tenant_id not in self._leaving
-
-    def limits(self, tenant: Tenant) -> list[Limits]:
-        """Give the limits of a tenant and of the one above it."""
-        own = self._limits[tenant.tenant_id]
-        return [own] if tenant.parent_id is None else [own, self._limits[tenant.parent_id]]
 
     def children_of(self, tenant_id: str) -> list[str]:
         """Give the ids of a tenant's sub-tenants."""
@@ -370,7 +364,7 @@ class Tenants:
         if tenant.parent_id is not None and tenant.tenant_id not in self._tenants:
             self._children.setdefault(tenant.parent_id, []).append(tenant.tenant_id)
         self._tenants[tenant.tenant_id] = tenant
-        self._limits[tenant.tenant_id] = limits = limits_of(tenant.quota, self.capacity)
+        limits = limits_of(tenant.quota, self.capacity)
         scheduler = self._scheduler
         scheduler.add_tenant(
             tenant.tenant_id,
@@ -391,10 +385,11 @@ class Tenants:
         """Forget a tenant that is recorded as deleted."""
         tenant_id = tenant.tenant_id
         self.removing(tenant_id)
-        del self._tenants[tenant_id], self._limits[tenant_id]
+        del self._tenants[tenant_id]
         self._scheduler.remove_tenant(tenant_id)
         if tenant.parent_id is not None:
             self._children[tenant.parent_id].remove(tenant_id)
+            self.changed(tenant.parent_id)  # what was guaranteed to it is left for the others
         self._children.pop(tenant_id, None)
         self._keys = {key: made for key, made in self._keys.items() if made[0] != tenant_id}
         self.removed(tenant_id)

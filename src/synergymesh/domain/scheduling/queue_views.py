@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.scheduling.explain import Blocker, Explanation, Pace, Reason, estimate_start
@@ -58,6 +59,39 @@ class TenantView:
     last_reason: Reason | None
     holds: Mapping[Reason, int]
     parked: int = 0
+
+
+class Ceiling(NamedTuple):
+    """Say what a task may ask for at most, and why.
+
+    Attributes:
+        level: the tenant or sub-tenant whose limit it is.
+        is_share: it is what a share lets a sub-tenant use, not its quota.
+        beside_guarantees: it is what others' guarantees leave of the quota.
+    """
+
+    level: str
+    memory_mb: int
+    cpu_millis: int
+    is_share: bool = False
+    beside_guarantees: bool = False
+
+
+def ceiling_against(queue: Queue[WorkT], request: Request) -> Ceiling | None:
+    """Give the limit of a tenant or sub-tenant that a task could never keep; None if it could run under all of them."""
+    member: Member[WorkT] = queue
+    while member.parent is not None:
+        if not member.limits.admits(request):
+            return Ceiling(member.tenant_id, member.limits.memory_mb, member.limits.cpu_millis)
+        if request.memory_mb > member.memory or request.cpu_millis > member.cpu:
+            return Ceiling(member.tenant_id, member.memory, member.cpu, is_share=True)
+        above = member.parent
+        if above.guarantees:
+            _, memory_mb, cpu_millis = above.most_for(member)
+            if min(above.memory, request.memory_mb) > memory_mb or min(above.cpu, request.cpu_millis) > cpu_millis:
+                return Ceiling(above.tenant_id, memory_mb, cpu_millis, beside_guarantees=True)
+        member = above
+    return None
 
 
 def blockers_of(

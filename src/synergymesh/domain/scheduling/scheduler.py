@@ -19,8 +19,10 @@ from synergymesh.domain.scheduling.grants import Grant
 from synergymesh.domain.scheduling.limits import MINUTE, NOTHING, Capacity, Request
 from synergymesh.domain.scheduling.queue_tree import HOUR_LIMIT, QueueTree, parent_of
 from synergymesh.domain.scheduling.queue_views import (
+    Ceiling,
     TenantView,
     blockers_of,
+    ceiling_against,
     explanation_of,
     limit_blockers,
     view_of,
@@ -359,6 +361,11 @@ class Scheduler(QueueTree[WorkT]):
         """Tell whether a task asks for no more than each limit of a tenant as such."""
         queue = self._queues.get(tenant_id)
         return queue is not None and can_ever_run(queue, request)
+
+    def ceiling_against(self, tenant_id: str, request: Request) -> Ceiling | None:
+        """Give the limit of a tenant, or of the one above it, that a task could never keep; None if there is none."""
+        queue = self._queues.get(tenant_id)
+        return None if queue is None else ceiling_against(queue, request)
 
     def limits_against(self, tenant_id: str, request: Request, now: Instant) -> list[Blocker]:
         """Give what the limits of all levels have against a task that is not in a queue."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 
 class Backlog:
     """Count open tasks per tenant, those that run included.
@@ -14,12 +12,16 @@ class Backlog:
 
     def __init__(self) -> None:
         self.total = 0
-        self._of: dict[str, int] = defaultdict(int)
+        self._of: dict[str, int] = {}
 
     def add(self, tenant_id: str, tasks: int) -> None:
         """Count tasks that are open now; a negative number for those that are not any more."""
         self.total += tasks
-        self._of[tenant_id] += tasks
+        open_tasks = self._of.get(tenant_id, 0) + tasks
+        if open_tasks:
+            self._of[tenant_id] = open_tasks
+        else:
+            self._of.pop(tenant_id, None)  # also what is left of deleted tenants
 
     def of(self, tenant_id: str) -> int:
         """Give the open tasks of a tenant."""

@@ -165,8 +165,10 @@ class Window:
                 self._fill_soon(part)
 
     def tenant_changed(self, tenant_id: str) -> None:
-        """Look again at what a tenant and its sub-tenants can start, because limits or a status have changed."""
-        for name in (tenant_id, *self._tenants.children_of(tenant_id)):
+        """Look again at what a tenant and its family can start, because limits or a status have changed."""
+        tenant = self._tenants.find(tenant_id)
+        above = tenant_id if tenant is None or tenant.parent_id is None else tenant.parent_id
+        for name in (above, *self._tenants.children_of(above)):
             part = self._parts.get(name)
             if part is not None:
                 self._look_again(part)
