@@ -345,6 +345,36 @@ async def test_changes_of_one_tenant_by_many_people_are_all_kept(scene: Scene) -
     assert (found.policy.throttle_percent, found.policy.retention_days) == (10, 3)
 
 
+@pytest.mark.parametrize("goes_away", [True, False])
+async def test_open_circuits_follow_a_breaker_policy_that_nobody_was_told_of(scene: Scene, goes_away: bool) -> None:
+    mesh, store = scene.mesh, scene.store
+
+    async def fail() -> None:
+        raise OSError("down")
+
+    policy = BreakerPolicy(minimum_calls=1, open_seconds=600)
+    await mesh.set_breaker_policy(scene.tenant, policy)
+    failing = Workflow("failing").add(fail, id="a", retry=RetryPolicy(max_retries=0))
+    await asyncio.gather((await mesh.submit(failing, tenant=scene.tenant)).result(10), return_exceptions=True)
+    (circuit,) = mesh._running.circuits.live.values()
+    assert circuit.breaker.policy == policy
+    shorter = BreakerPolicy(minimum_calls=1, open_seconds=7)
+    if goes_away:
+        store.gate.clear()
+        store.waiting.clear()
+        call = asyncio.ensure_future(mesh.set_breaker_policy(scene.tenant, shorter))
+        await store.waiting.wait()
+        call.cancel()
+        store.gate.set()
+    else:
+        store.error = StoreUnavailable("full")
+        with pytest.raises(StoreUnavailable):
+            await mesh.set_breaker_policy(scene.tenant, shorter)
+        store.error = None
+    assert await scene.settled() == []
+    assert circuit.breaker.policy == shorter
+
+
 async def test_a_deletion_is_carried_out_although_nobody_waits_for_it(scene: Scene) -> None:
     mesh = scene.mesh
     await mesh.delete_tenant(scene.child)
