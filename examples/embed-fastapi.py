@@ -4,7 +4,6 @@ pip install fastapi uvicorn
 uvicorn --app-dir examples embed-fastapi:app
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,14 +21,13 @@ CUSTOMERS = {"key-of-ann": ("Ann's bakery", TenantTier.PROFESSIONAL), "key-of-bo
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    mesh = EnterpriseSynergyMeshOrchestrator(os.environ.get("SYNERGYMESH_DATABASE", ":memory:"))
-    known = {tenant.tenant_name: tenant.tenant_id for tenant in mesh.tenants.values()}
-    app.state.tenants = {
-        key: known.get(name) or mesh.create_tenant(name, tier) for key, (name, tier) in CUSTOMERS.items()
-    }
-    app.state.mesh = mesh
-    yield
-    await asyncio.to_thread(mesh.close)
+    async with EnterpriseSynergyMeshOrchestrator(os.environ.get("SYNERGYMESH_DATABASE", ":memory:")) as mesh:
+        known = {tenant.tenant_name: tenant.tenant_id for tenant in mesh.tenants.values()}
+        app.state.tenants = {
+            key: known.get(name) or mesh.create_tenant(name, tier) for key, (name, tier) in CUSTOMERS.items()
+        }
+        app.state.mesh = mesh
+        yield
 
 
 app = FastAPI(lifespan=lifespan)

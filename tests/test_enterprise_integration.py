@@ -31,25 +31,12 @@ from synergymesh.errors import (
     UnknownRun,
     UnknownTenant,
 )
-from synergymesh.ports.clock import SystemClock
 from synergymesh.settings import read_settings
 from synergymesh.testing.inline_store import InlineSqliteStore
+from synergymesh.testing.shifted_clock import ShiftedClock
 from synergymesh.testing.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
-
-
-class ShiftedClock(SystemClock):
-    """A clock that can be put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def now(self) -> int:
-        return super().now() + self.ahead
-
-    def forward(self, hours: float) -> None:
-        self.ahead += int(hours * 3_600e9)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from synergymesh.errors import (
     UnknownRun,
     UnknownTenant,
 )
-from synergymesh.ports.clock import SystemClock
+from synergymesh.testing.shifted_clock import ShiftedClock
 
 AT_ONCE = RetryPolicy(max_retries=3, initial_delay=0)
 
@@ -76,19 +76,6 @@ class Flaky:
         if self.calls <= self.failures:
             raise ConnectionError(f"call {self.calls}")
         return self.calls
-
-
-class SetClock(SystemClock):
-    """A clock that can be put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def now(self) -> int:
-        return super().now() + self.ahead
-
-    def forward(self, hours: float) -> None:
-        self.ahead += int(hours * 3_600e9)
 
 
 class TestMultiTenancy:
@@ -635,7 +622,7 @@ class TestAuditLogging:
         assert mesh.get_metrics()["total_audit_logs"] >= len(entries)
 
     def test_hours_are_those_of_the_orchestrators_clock(self) -> None:
-        clock = SetClock()
+        clock = ShiftedClock()
         with EnterpriseSynergyMeshOrchestrator(clock=clock) as mesh:
             tenant_id = mesh.create_tenant("Acme")
             clock.forward(hours=30)
