@@ -439,8 +439,9 @@ class TestFaultTolerance:
 
         arguments = {"component_id": 1, "func": 2, "component_type": 3}
         assert (await mesh.execute_agent("planner", Agent(), tenant_id, **arguments)).output == arguments
-        result = await mesh.execute_agent("planner", Agent(), tenant_id, 0, timeout=0.01)
-        assert result.status is ExecutionStatus.TIMEOUT
+        mesh.retry_policies["planner"] = AT_ONCE
+        result = await mesh.execute_agent("planner", Agent(), tenant_id, 1, timeout=0.01)
+        assert (result.status, result.retry_count) == (ExecutionStatus.TIMEOUT, 1)
 
     async def test_a_result_carries_the_type_that_its_component_has_in_the_graph(
         self, mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str
