@@ -179,6 +179,7 @@ def assemble(
         default=BreakerPolicy() if settings.breakers == "all" else None,
     )
     circuits.changed = dispatcher.pump_soon
+    circuits.count_running = attempts.count_running
     runs.circuits = circuits
     limit_hits = LimitHits(committer, clock)
     admission = Admission(

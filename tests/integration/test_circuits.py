@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from time import time_ns
 from typing import Any
@@ -28,7 +29,15 @@ from synergymesh.domain.fault_tolerance.breaker import WAVE_MAX, BreakerState
 from synergymesh.domain.fault_tolerance.retry import Ending
 from synergymesh.domain.instants import SECOND
 from synergymesh.engine.observability.views import RunTask
-from synergymesh.errors import FeatureNotEnabled, InvalidRequest, UnknownBreaker, UnknownTenant
+from synergymesh.errors import (
+    FeatureNotEnabled,
+    InvalidRequest,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+    UnknownBreaker,
+    UnknownTenant,
+)
 
 S = ExecutionStatus
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -387,6 +396,89 @@ async def test_retries_beyond_the_budget_wait_for_it(mesh: Orchestrator, tenant:
     (blocker,) = (await mesh.explain(waiting[-1].id)).waiting[0].blockers
     assert blocker.reason == "retry_delay"
     assert blocker.until is not None
+
+
+@asynccontextmanager
+async def one_that_fails(with_faults: Callable[..., Any], quota: ResourceQuota) -> AsyncIterator[tuple[Any, ...]]:
+    """Give an orchestrator, a tenant, and a store whose commits fail while it has an error."""
+    mesh = Orchestrator(":memory:", shutdown_grace_seconds=0.05)
+    store = with_faults(mesh)
+    async with mesh:
+        yield mesh, (await mesh.create_tenant("A", "enterprise", quota=quota)).tenant_id, store
+        store.error = None
+
+
+async def test_a_reset_closes_nothing_before_it_is_recorded_whoever_waits_for_it(
+    with_faults: Callable[..., Any], roomy: ResourceQuota
+) -> None:
+    async with one_that_fails(with_faults, roomy) as (mesh, tenant, store):
+        await mesh.set_breaker_policy(tenant, TOUCHY)
+        service = Service()
+        await fail_times(mesh, tenant, calling(service), 3)
+        store.error = StoreUnavailable("mesh.db: the disk is full")
+        impatient = asyncio.create_task(mesh.reset_breaker(tenant, breaker="payments-api"))
+        while not store.failures:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
+            await asyncio.sleep(0)
+        assert (await the_breaker(mesh)).state is OPEN
+        try_again(mesh)  # and meanwhile something becomes of it
+        assert (await the_breaker(mesh)).state is HALF_OPEN
+        impatient.cancel()
+        store.error = None
+        while (await the_breaker(mesh)).state is not CLOSED:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
+            await asyncio.sleep(0.01)
+        await mesh._running.committer.drained()
+        (row,) = await mesh._running.store.list_breakers(None)
+        assert row.state is CLOSED, "what is recorded last is what holds"
+        service.down = False
+        assert await (await mesh.submit(calling(service), tenant=tenant)).result(10) == "served"
+
+
+async def test_a_reset_that_cannot_be_recorded_is_none(with_faults: Callable[..., Any], roomy: ResourceQuota) -> None:
+    async with one_that_fails(with_faults, roomy) as (mesh, tenant, store):
+        await mesh.set_breaker_policy(tenant, TOUCHY)
+        await fail_times(mesh, tenant, calling(Service()), 3)
+        store.error = StoreCorrupt("mesh.db is damaged")
+        with pytest.raises(StoreCorrupt):
+            await mesh.reset_breaker(tenant, breaker="payments-api")
+        store.error = None
+        assert (await the_breaker(mesh)).state is OPEN
+
+
+async def test_no_more_canaries_are_let_in_while_the_first_ones_take_their_time(
+    mesh: Orchestrator, tenant: str
+) -> None:
+    await mesh.set_breaker_policy(tenant, TOUCHY)
+    service = Service()
+    await fail_times(mesh, tenant, calling(service), 3)
+    answer, started = asyncio.Event(), []
+
+    async def slow(number: int) -> str:
+        started.append(number)
+        await answer.wait()
+        return "served"
+
+    handles = [
+        await mesh.submit(Workflow(f"w{n}").add(slow, args=[n], breaker="payments-api", retry=NEVER), tenant=tenant)
+        for n in range(10)
+    ]
+    try_again(mesh)
+
+    async def look_again() -> None:
+        for circuit in list(mesh._running.circuits.live.values()):
+            assert circuit.deadline is not None
+            circuit.deadline.ring()
+        await settled(handles)
+
+    for _ in range(3):
+        await look_again()
+    assert started == [0]
+    run = mesh._running.runs.get(handles[0].id)
+    assert run is not None
+    mesh._running.runs.lost(run, StoreError("its verdict could not be recorded"))
+    await look_again()
+    assert started == [0, 1], "one in place of the one that got lost"
+    answer.set()
+    await asyncio.gather(*(handle.result(10) for handle in handles[1:]))
 
 
 PATIENT = RetryPolicy(max_retries=1_000, initial_delay=0.01, exponential_base=1, max_elapsed=0.3)

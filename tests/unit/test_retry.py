@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synergymesh.domain.fault_tolerance.error_info import (
@@ -88,6 +89,48 @@ def test_jitter_takes_no_more_than_its_share_off_the_delay(policy: RetryPolicy, 
     shortened = policy.get_delay(attempt, dice)
     assert full * (1 - policy.jitter) <= shortened * (1 + 1e-12)
     assert shortened <= full
+
+
+def modelled_delay(policy: RetryPolicy, attempt: int, dice: float) -> Decimal:
+    """Give the delay as the guide defines it, step by step: each is so many times the one before, none is longer."""
+    with localcontext() as context:
+        context.prec = 60
+        longest, base = Decimal(policy.max_delay), Decimal(float(policy.exponential_base))
+        delay = Decimal(policy.initial_delay)
+        for _ in range(attempt):
+            if delay >= longest or not delay or base == 1:
+                break
+            delay *= base
+        return min(delay, longest) * (1 - Decimal(policy.jitter) * Decimal(dice))
+
+
+@settings(max_examples=300)
+@given(policies, st.one_of(st.integers(0, 30), st.integers(0, RETRIES_MAX)), st.floats(0, 1, exclude_max=True))
+@example(RetryPolicy(initial_delay=5e-324, exponential_base=1_000, max_delay=DELAY_SECONDS_MAX), 110, 0.5)
+@example(RetryPolicy(initial_delay=DELAY_SECONDS_MAX, exponential_base=1_000, max_delay=1e-9), RETRIES_MAX, 0.0)
+@example(RetryPolicy(initial_delay=1e-300, exponential_base=1.0 + 2**-52, max_delay=60, jitter=1.0), RETRIES_MAX, 0.99)
+@example(RetryPolicy(initial_delay=1.0, exponential_base=2, max_delay=60, jitter=1.0), 2_000, 0.0)
+def test_a_delay_is_that_of_a_model_that_multiplies_step_by_step(
+    policy: RetryPolicy, attempt: int, dice: float
+) -> None:
+    exact = modelled_delay(policy, attempt, dice)
+    delay = policy.get_delay(attempt, dice)
+    assert math.isclose(delay, exact, rel_tol=1e-9, abs_tol=1e-12)
+    low = modelled_delay(policy, attempt, 1.0)
+    high = modelled_delay(policy, attempt, 0.0)
+    assert float(low) * (1 - 1e-9) <= delay <= float(high) * (1 + 1e-9)
+    decided = decide(
+        policy,
+        raised(OSError()),
+        failures=attempt,
+        cancelling=False,
+        now=NOW,
+        dice=dice,
+    )
+    if attempt < policy.max_retries:
+        assert abs(decided.not_before - NOW - int(exact * SECOND)) <= 1 + exact * SECOND * Decimal("1e-9")
+    else:
+        assert ending(decided) == Ending.EXHAUSTED
 
 
 def test_the_delays_are_those_of_exponential_backoff() -> None:

@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from synergymesh.domain.fault_tolerance.retry import Cancelled, Interrupted, Outcome, TimedOut, TimeLimit
-from synergymesh.domain.instants import SECOND
+from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.domain.scheduling.grants import Grant
 from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.engine.committer import Answer
@@ -236,6 +236,16 @@ class Attempts:
                     self.suspect_cleared(run, [position])
         self._look_whether_quiet()
         self.slot_freed()
+
+    def count_running(self, tenant_id: str, circuit: tuple[str, str], since: Instant) -> int:
+        """Count the attempts of a tenant's circuit that are under way and were started at a moment or later."""
+        return sum(
+            attempt.run.tenant_id == tenant_id
+            and attempt.started_at >= since
+            and attempt.run.version.plan.circuits[attempt.position] == circuit
+            for attempt in self.under_way.values()
+            if not attempt.settled
+        )
 
     def lingering(self) -> list[Attempt]:
         """Give the attempts that were stopped and judged, but go on: each still holds its slot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from random import Random
 
@@ -40,7 +41,7 @@ from synergymesh.errors import InvalidRequest, UnknownBreaker, UnknownTenant
 from synergymesh.logs import Log
 from synergymesh.ports.changes import BreakerChanged
 from synergymesh.ports.clock import Clock
-from synergymesh.ports.records import BreakerRecord
+from synergymesh.ports.records import BreakerRecord, Committed
 from synergymesh.ports.store import Store
 
 FEATURE = "custom_policies"
@@ -75,6 +76,7 @@ class Circuits:
     Attributes:
         live: by tenant and key.
         changed: is called when something may start that was held back.
+        count_running: counts the attempts of a tenant's circuit that are under way and started at a moment or later.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Circuits:
     ) -> None:
         self.live: dict[tuple[str, CircuitKey], Circuit] = {}
         self.changed: Callable[[], object] = object
+        self.count_running: Callable[[str, CircuitKey, Instant], int] = _none
         self._store = store
         self._committer = committer
         self._scheduler = scheduler
@@ -188,7 +191,8 @@ class Circuits:
                 self._scheduler.set_gate(tenant_id, key, permits=0, until=breaker.until)
                 circuit.deadline = self._deadlines.at(breaker.until, self._try_again, circuit)
             case BreakerState.HALF_OPEN:
-                self._scheduler.set_gate(tenant_id, key, permits=breaker.wave_left)
+                running = self.count_running(tenant_id, key, breaker.since)
+                self._scheduler.set_gate(tenant_id, key, permits=max(0, breaker.wave_left - running))
                 circuit.deadline = self._deadlines.after(breaker.policy.open_seconds, self._top_up, circuit)
             case BreakerState.CLOSED:
                 self._scheduler.open_gate(tenant_id, key)
@@ -203,7 +207,7 @@ class Circuits:
             self._record(circuit, now)
 
     def _top_up(self, circuit: Circuit) -> None:
-        """Let missing canaries of a wave in again, should some have got lost, so that no circuit stays half open."""
+        """Let canaries in for those that got lost without telling anything, so that no circuit stays half open."""
         if circuit.breaker.state is BreakerState.HALF_OPEN:
             self._apply(circuit)
 
@@ -256,9 +260,10 @@ class Circuits:
         return [found[key] for key in sorted(found)]
 
     async def reset(self, tenant_id: object, breaker: object, workflow: object, component: object) -> None:
-        """Close a circuit by hand, and forget what it counted.
+        """Close a circuit by hand, and forget what it counted; it is closed once that is recorded.
 
         Raises:
+            StoreError: it could not be recorded, and is not closed.
             UnknownTenant: there is none of that id.
             UnknownBreaker: nothing of that name has failed lately.
             InvalidRequest: the name cannot be one.
@@ -272,12 +277,33 @@ class Circuits:
         if circuit is None:
             known = [shown(key) for owner, key in self.live if owner == tenant.tenant_id]
             raise UnknownBreaker(shown(key), known)
+        closed = Circuit(tenant.tenant_id, key, Breaker(circuit.breaker.policy), now := self._clock.now())
+        closed.breaker.close(now)
+        change = self._next_change(closed, now, current_actor())
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def recorded(answer: Answer) -> None:
+            if isinstance(answer, Committed):
+                self._close(circuit, change.changed_at)
+            if not answered.done():  # whoever asked may be gone
+                answered.set_result(answer)
+
+        self._committer.put([change], recorded)
+        answer = await answered
+        if isinstance(answer, Exception):
+            raise answer
+
+    def _close(self, circuit: Circuit, recorded_at: Instant) -> None:
+        """Close a circuit for which that is recorded as of a moment."""
+        name = circuit.tenant_id, circuit.key
+        if self.live.get(name) is not circuit:
+            return  # its tenant is deleted, or it has no breaker any more
         now = self._clock.now()
         circuit.breaker.close(now)
         circuit.budget = budget_of(circuit.breaker.policy, now)
         self._apply(circuit)
-        change = self._next_change(circuit, now, current_actor())
-        await self._committer.record([change], may_fail=False)
+        if self._recorded_at[name] > recorded_at:
+            self._record(circuit, now)  # behind what became of it meanwhile
 
     async def set_policy(
         self, tenant_id: object, policy: object, breaker: object, workflow: object, component: object
@@ -353,6 +379,11 @@ class Circuits:
                 chain.append(tenant.policy.breakers)
             name = tenant.parent_id
         return policy_for(key, chain, self._default)
+
+
+def _none(*_: object) -> int:
+    """Count nothing; until somebody tells."""
+    return 0
 
 
 def is_failure(outcome: Outcome, policy: RetryPolicy) -> bool:

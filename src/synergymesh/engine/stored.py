@@ -36,7 +36,7 @@ async def version_of(store: Versioned, content_hash: str) -> WorkflowRecord:
     if record is None:
         raise StoreCorrupt(
             f"{store.name} is damaged: it has runs of the workflow version {content_hash}, but not the version. "
-            f"Restore it from a backup."
+            f"Restore a backup that is sound."
         )
     return record
 
@@ -60,5 +60,5 @@ def naming_damage(store: Named, *also: type[Exception]) -> Iterator[None]:
     except kinds as error:
         raise StoreCorrupt(
             f"{store.name} is damaged: a stored value makes no sense ({type(error).__name__}: {error}). "
-            f"Restore it from a backup."
+            f"Restore a backup that is sound."
         ) from error

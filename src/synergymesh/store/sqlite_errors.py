@@ -44,7 +44,7 @@ def translate(error: Exception, where: str) -> Exception:
     if isinstance(error, SQLAlchemyError):
         return StoreError(f"{where}: {error}")
     if isinstance(error, UnicodeDecodeError):
-        return StoreCorrupt(f"{where} is damaged: a text in it is none ({error}). Restore it from a backup.")
+        return StoreCorrupt(f"{where} is damaged: a text in it is none ({error}). Restore a backup that is sound.")
     if isinstance(error, UnicodeError):
         return InvalidRequest(f"a text cannot be stored or looked for: {error}. Leave lone surrogates out.")
     if isinstance(error, MemoryError):  # what sqlite3 raises in place of SQLITE_NOMEM
