@@ -21,14 +21,14 @@ from synergymesh.errors import UnknownTenant
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.store import Store
 from synergymesh.settings import Settings
-from synergymesh.store.sqlite import SqliteStore
+from synergymesh.store.sqlite import SqliteReader, SqliteStore
 
 
 def assemble_auditing(
     store: Store, settings: Settings, committer: Committer, tenants: Tenants, clock: Clock
 ) -> Auditing:
     """Put together what looks after the audit log; nothing is read or written."""
-    places = audit_places(settings, store.path if isinstance(store, SqliteStore) else None)
+    places = audit_places(settings, store.path if isinstance(store, SqliteStore | SqliteReader) else None)
     file = None if places.checkpoints is None else CheckpointFile(places.checkpoints)
     notes = Notes(committer.record, current_actor, clock)
     checkpoints = Checkpoints(

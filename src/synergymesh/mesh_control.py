@@ -87,19 +87,21 @@ class MeshControl:
         """
         return self._running.alerts.standing
 
-    async def sla_report(self, tenant_id: str) -> list[ServiceLevel]:
+    async def sla_report(self, tenant_id: str, *, as_tenant: bool = False) -> list[ServiceLevel]:
         """Compare the last hour, day and thirty days of a tenant with what its tier promises.
 
         Args:
             tenant_id: which.
+            as_tenant: whether the tenant itself asks, and not the operator; it needs the feature `sla_monitoring`.
 
         Returns:
             a comparison for each of the three spans: target, what was, error budget, burn rate.
 
         Raises:
             UnknownTenant: there is none of that id.
+            FeatureNotEnabled: the tenant's tier has no service level reports.
         """
-        return await self._running.monitoring.service_levels(tenant_id)
+        return await self._running.monitoring.service_levels(tenant_id, as_tenant=as_tenant)
 
     async def get_tenant_health(self, tenant_id: str) -> TenantHealth:
         """Say how a tenant is doing, judged by its last hour, with the reasons and its figures.

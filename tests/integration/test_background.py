@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from synergymesh import Orchestrator, ResourceQuota, Workflow
 from synergymesh.diagnostics.doctor import examine
@@ -83,6 +84,21 @@ async def test_a_round_that_errs_is_followed_by_the_next_one_until_it_is_ended(
     clock.time += (RECENT_SECONDS + 1) * SECOND
     assert background.recent == {}
     assert background.faults["work"].count == 4
+
+
+def test_work_goes_on_although_the_programs_logging_errs() -> None:
+    def errs(*_: object) -> None:
+        raise RuntimeError("a processor of the program")
+
+    background = Background(SystemClock())
+    structlog.configure(processors=[errs])
+    try:
+        for _ in range(2):
+            with background.guard("alerts"):
+                raise KeyError
+    finally:
+        structlog.reset_defaults()
+    assert background.faults["alerts"].count == 2
 
 
 BROKEN: list[tuple[str, Callable[[Any], tuple[Any, str]]]] = [

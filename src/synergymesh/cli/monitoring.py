@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synergymesh.cli import output
-from synergymesh.cli.administration import administrating
+from synergymesh.cli.looking import looking
 from synergymesh.cli.options import DATABASE_DEFAULT, DatabaseOption, JsonOption
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ OneTenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's n
 def metrics(database: DatabaseOption = DATABASE_DEFAULT) -> None:
     """Show the metrics in Prometheus' text format.
 
-    They come from the process that executes the database, if there is one. What is counted of tenants is kept in the
-    database; what is counted of commits and starts is that of the process which answers.
+    They come from the process that executes the database. Where there is none, what is recorded is shown: the counts of
+    tenants; nothing runs or waits then, and commits and starts are 0. Nothing is written in either case.
     """
     from synergymesh.local.verbs import METRICS_TEXT
 
     async def ask() -> str:
-        async with administrating(database) as mesh:
+        async with looking(database) as mesh:
             return await mesh.ask(METRICS_TEXT)
 
     output.write(asyncio.run(ask()))
@@ -42,7 +42,7 @@ def health(tenant: SomeTenant = None, database: DatabaseOption = DATABASE_DEFAUL
     from synergymesh.local.verbs import GET_TENANT_HEALTH, LIST_TENANTS
 
     async def ask() -> list[tuple[str, TenantHealth]]:
-        async with administrating(database) as mesh:
+        async with looking(database) as mesh:
             tenants = await mesh.ask(LIST_TENANTS)
             wanted = tenants if tenant is None else [need_tenant(tenants, tenant)]
             return [(t.tenant_name, await mesh.ask(GET_TENANT_HEALTH, tenant_id=t.tenant_id)) for t in wanted]
@@ -81,7 +81,7 @@ def sla(tenant: OneTenant, database: DatabaseOption = DATABASE_DEFAULT, as_json:
     from synergymesh.local.verbs import LIST_TENANTS, SLA_REPORT
 
     async def ask() -> list[ServiceLevel]:
-        async with administrating(database) as mesh:
+        async with looking(database) as mesh:
             tenant_id = need_tenant(await mesh.ask(LIST_TENANTS), tenant).tenant_id
             return await mesh.ask(SLA_REPORT, tenant_id=tenant_id)
 
@@ -97,13 +97,15 @@ def sla(tenant: OneTenant, database: DatabaseOption = DATABASE_DEFAULT, as_json:
             f"{level.success_percent:.3f} %",
             f"{level.target_percent:g} %",
             "yes" if level.is_kept else "NO",
-            f"{level.budget_left:.0%}",
+            f"{level.budget:,.1f}",
+            f"{level.budget_left:.0%}" if level.budget_left > 0 else "none",
             f"{level.burn_rate:.1f}",
         )
         for level in levels
     ]
-    headings = ("SPAN", "EXECUTIONS", "FAILED", "SUCCESS", "TARGET", "KEPT", "BUDGET LEFT", "BURN RATE")
-    output.show_table(headings, rows, numbers=("EXECUTIONS", "FAILED", "SUCCESS", "TARGET", "BUDGET LEFT", "BURN RATE"))
+    headings = ("SPAN", "EXECUTIONS", "FAILED", "SUCCESS", "TARGET", "KEPT", "BUDGET", "LEFT", "BURN RATE")
+    numbers = ("EXECUTIONS", "FAILED", "SUCCESS", "TARGET", "BUDGET", "LEFT", "BURN RATE")
+    output.show_table(headings, rows, numbers=numbers)
 
 
 def _milliseconds(milliseconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from synergymesh.domain.fault_tolerance.error_info import describe
@@ -84,13 +84,14 @@ class Background:
             self.faults[work] = Fault(str(described), count, now, before.said_at)
             return
         self.faults[work] = Fault(str(described), count, now, now)
-        log.error(
-            "an error inside of SynergyMesh; the work goes on. Please report it",
-            work=work,
-            error=str(described),
-            times=count,
-            traceback=described.traceback,
-        )
+        with suppress(Exception):  # what the program has made of logging may be what is wrong
+            log.error(
+                "an error inside of SynergyMesh; the work goes on. Please report it",
+                work=work,
+                error=str(described),
+                times=count,
+                traceback=described.traceback,
+            )
 
     @property
     def recent(self) -> dict[str, Fault]:

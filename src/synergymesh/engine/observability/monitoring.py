@@ -20,6 +20,7 @@ from synergymesh.engine.background import Background
 from synergymesh.engine.circuits import Circuits
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.dispatch import Dispatcher
+from synergymesh.engine.features import check_feature
 from synergymesh.engine.limit_hits import REASONS, LimitHits
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.labels import TenantLabels
@@ -360,13 +361,20 @@ class Monitoring:
         """Tell whether tasks of a tenant wait that could start."""
         return self._scheduler.waiting_of(tenant_id) > 0
 
-    async def service_levels(self, tenant_id: object) -> list[ServiceLevel]:
+    async def service_levels(self, tenant_id: object, *, as_tenant: bool = False) -> list[ServiceLevel]:
         """Compare the spans of a report with what a tenant's tier promises.
+
+        Args:
+            tenant_id: which.
+            as_tenant: whether the tenant itself asks, and not the operator.
 
         Raises:
             UnknownTenant: there is none of that id.
+            FeatureNotEnabled: the tenant asks, and its tier does not have the feature.
         """
         tenant = self._tenants.get(tenant_id)
+        if as_tenant:
+            check_feature(tenant, "sla_monitoring", "a report of its service level", self._tenants.plans)
         return [
             service_level(span, await self._statistics.since(tenant.tenant_id, seconds), tenant.sla_uptime_percent)
             for span, seconds in SPANS_SECONDS.items()
