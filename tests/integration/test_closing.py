@@ -93,6 +93,18 @@ async def test_the_asynchronous_context_lets_the_calls_of_its_loop_end() -> None
         mesh.get_metrics()
 
 
+def test_a_call_whose_loop_is_gone_is_interrupted_at_once(
+    mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str
+) -> None:
+    work = Work()
+    loop = asyncio.new_event_loop()
+    call = loop.create_task(mesh.execute_with_retry(work, "c", tenant_id))
+    loop.run_until_complete(work.begun.wait())
+    loop.close()
+    mesh.close()  # within the time of this test, which is not that of the grace
+    call._log_destroy_pending = False  # type: ignore[attr-defined]  # that it never ends is what this is about
+
+
 async def test_a_tenant_is_deleted_by_force_in_the_loop_of_its_call(
     mesh: EnterpriseSynergyMeshOrchestrator, tenant_id: str
 ) -> None:

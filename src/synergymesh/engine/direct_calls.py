@@ -195,7 +195,7 @@ class DirectCalls:
         return [self._result(tenant, run, position, call, end) for position, call in enumerate(calls)]
 
     def stop_waiting(self) -> None:
-        """Stop what runs in event loops that wait for the orchestrator to close: none of it can end before."""
+        """Stop what runs in event loops that are closed, or wait for the orchestrator to close: none of it can end."""
         for attempt in list(self._attempts.under_way.values()):
             if isinstance(attempt.task, DirectTask) and attempt.task.loop_waits:
                 self._attempts.stop(attempt, Interrupted())

@@ -112,8 +112,8 @@ class DirectTask:
 
     @property
     def loop_waits(self) -> bool:
-        """Tell whether the function cannot end, because its event loop waits for somebody who would stop it."""
-        return self._loop in _waiting
+        """Tell whether the function cannot end: its event loop is closed, or waits for somebody who would stop it."""
+        return self._loop in _waiting or self._loop.is_closed()
 
     async def _call(self) -> Any:
         context = self._context.copy()
@@ -150,7 +150,8 @@ class DirectTask:
             except asyncio.CancelledError:
                 if ended.done():
                     raise
-                self._loop.call_soon_threadsafe(cancel)
+                with suppress(RuntimeError):  # the function's loop is closed
+                    self._loop.call_soon_threadsafe(cancel)
                 if self.given_up or self.loop_waits:
                     raise
         if isinstance(outcome, Exception):
