@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
+from random import Random
 
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.scheduling.grants import Grant
@@ -72,7 +73,50 @@ def decision_cost(tenants: int, decisions: int) -> dict[str, float]:
     }
 
 
-def push(scheduler: Scheduler[WantedRun], tenant_id: str, run: WantedRun, position: int) -> None:
+def short_of_memory(tenants: int, requests: int, starts: int) -> dict[str, float]:
+    """Give what a start costs while memory is short: all tenants wait, and their tasks ask for so many different sizes.
+
+    Returns:
+        the microseconds of deciding for each task that ends and the one or several that start then; the milliseconds of
+        the first fill, in which every tenant is looked at.
+    """
+    dice = Random(1)
+    scheduler: Scheduler[WantedRun] = Scheduler(Capacity(1_000, 64 << 10, 1 << 30), records_reservations=False)
+    limits = Limits(max_concurrent=100, memory_mb=1 << 20, cpu_millis=1 << 20)
+    sizes = [Request(dice.randint(512, 2_048), dice.randint(500, 2_000)) for _ in range(requests)]
+    run = WantedRun("")
+    for i in range(tenants):
+        scheduler.add_tenant(f"t{i}", limits=limits, weight=WEIGHTS[i % 3])
+        for position in range(2):
+            push(scheduler, f"t{i}", run, position, dice.choice(sizes))
+    clock = time.perf_counter
+    running: deque[Grant[WantedRun]] = deque()
+    begun = clock()
+    while (grant := scheduler.next(NOW)) is not None:
+        running.append(grant)
+    fill = clock() - begun
+    cost = float("inf")
+    now = NOW
+    for _ in range(3):
+        deciding, started = 0.0, 0
+        while started < starts:
+            grant = running.popleft()
+            now += SECOND // 1_000
+            scheduler.release(grant, now)
+            push(scheduler, grant.tenant_id, run, 0, dice.choice(sizes))
+            before = clock()
+            while (chosen := scheduler.next(now)) is not None:
+                running.append(chosen)
+                started += 1
+            deciding += clock() - before
+        cost = min(cost, deciding / started)
+    of = f"{tenants}_tenants_{requests}_requests"
+    return {f"short_start_us_{of}": cost * 1e6, f"short_fill_ms_{of}": fill * 1e3}
+
+
+def push(
+    scheduler: Scheduler[WantedRun], tenant_id: str, run: WantedRun, position: int, request: Request = REQUEST
+) -> None:
     scheduler.push(
         tenant_id,
         run,
@@ -81,7 +125,7 @@ def push(scheduler: Scheduler[WantedRun], tenant_id: str, run: WantedRun, positi
         age=0,
         rank=0,
         cost=1_000,
-        request=REQUEST,
+        request=request,
         component=position,
         since=NOW,
     )
@@ -119,8 +163,18 @@ def decisions() -> dict[str, float]:
     return figures
 
 
+def decisions_short_of_memory() -> dict[str, float]:
+    """Measure decisions while memory is short, with 10,000 tenants that ask for 1 to 700 different sizes."""
+    figures: dict[str, float] = {}
+    for requests in (1, 100, 700):
+        figures |= short_of_memory(10_000, requests, 5_000)
+        gc.collect()
+    return figures
+
+
 SCENARIOS: dict[str, Callable[[], dict[str, float]]] = {
     "decisions": decisions,
+    "decisions_short_of_memory": decisions_short_of_memory,
     "idle_tenants": idle_tenant_bytes,
 }
 

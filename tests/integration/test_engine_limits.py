@@ -9,7 +9,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task
+from synergymesh.engine import dispatch
+from synergymesh.engine.dispatch import STARTS_PER_TURN
 from synergymesh.errors import InvalidRequest, TenantNotActive
+from synergymesh.run_handle import RunHandle
+from synergymesh.settings import read_settings
 
 S = ExecutionStatus
 
@@ -264,3 +268,53 @@ async def test_suspending_survives_a_restart(open_mesh: object) -> None:
         assert (await mesh.get_tenant(tenant)).status.value == "suspended"
         await mesh.resume_tenant(tenant)
         assert await again.result(10) == 1
+
+
+async def test_a_large_start_leaves_the_event_loop_turns() -> None:
+    gate = asyncio.Event()
+    graph = Workflow("wide")
+    for number in range(1_000):
+        graph.add(gate.wait, id=f"t{number}")
+    quota = ResourceQuota(max_concurrent_tasks=2_000, max_tasks_per_hour=100_000)
+    async with Orchestrator(":memory:", max_concurrent_tasks=2_000) as mesh:
+        assert mesh._parts is not None
+        dispatcher = mesh._parts.dispatcher
+        tenant = (await mesh.create_tenant("A", TenantTier.ENTERPRISE, quota=quota)).tenant_id
+        run = await mesh.submit(graph, tenant=tenant)
+        steps = []
+        while dispatcher.starts < 1_000:
+            before = dispatcher.starts
+            await asyncio.sleep(0)
+            steps.append(dispatcher.starts - before)
+        assert max(steps) <= STARTS_PER_TURN
+        gate.set()
+        await run.result(20)
+
+
+async def test_who_can_start_is_found_behind_many_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LOOKS_PER_TURN", 3)
+    gate = asyncio.Event()
+    started: list[str] = []
+    tenants: list[str] = []
+    async with Orchestrator(settings=read_settings(database=":memory:", memory_mb=1_000)) as mesh:
+
+        async def tenant(name: int) -> str:
+            return (await mesh.create_tenant(str(name), TenantTier.ENTERPRISE)).tenant_id
+
+        async def work() -> None:
+            started.append(current_task().tenant_id)
+            if started[-1] == tenants[-1]:
+                gate.set()
+            await gate.wait()
+
+        async def submit(memory_mb: int, tenant_id: str) -> RunHandle:
+            graph = Workflow("one").add(work, id="t", memory_mb=memory_mb)
+            return await mesh.submit(graph, tenant=tenant_id)
+
+        first = await submit(600, await tenant(0))
+        tenants += [await tenant(number) for number in range(1, 22)]
+        sizes = [*range(500, 520), 100]
+        runs = await asyncio.gather(*map(submit, sizes, tenants))
+        for run in (first, *runs):
+            await run.result(20)
+    assert started[1] == tenants[-1]

@@ -203,6 +203,23 @@ def test_a_task_beyond_the_limit_as_such_is_set_aside_until_the_limit_is_raised(
     assert [grant.run.name for grant in start_all(scheduler)] == ["hopeless"]
 
 
+def test_a_decision_gives_up_after_so_many_looks_and_goes_on_where_it_was() -> None:
+    scheduler = scheduler_of("filler", *map(str, range(50)), "parent", capacity=Capacity(10, 100, 100))
+    scheduler.add_tenant("child", limits=UNLIMITED, weight=1, parent="parent")
+    push(scheduler, "filler", Run(), request=Request(60, 1))
+    assert len(start_all(scheduler)) == 1
+    for number in range(50):
+        push(scheduler, str(number), Run("large"), request=Request(50 + number, 1))
+    push(scheduler, "child", Run("small"), request=Request(40, 1))
+    turns = 0
+    scheduler.looks_left = 20
+    while (grant := scheduler.next(NOW)) is None:
+        assert scheduler.looks_left <= 0, "it has looked at all"
+        turns += 1
+        scheduler.looks_left = 20
+    assert (grant.run.name, turns) == ("small", 2)
+
+
 # --- changes of limits ------------------------------------------------------------------------------------------------
 
 

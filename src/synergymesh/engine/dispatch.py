@@ -24,6 +24,14 @@ SUSPECT_PRIORITIES = 5_000_000
 """Tasks during which the process died come before all others, the most suspicious first: an innocent one is soon done,
 so that the next crash is not put down to it as well."""
 
+STARTS_PER_TURN = 256
+"""So many attempts are started before the event loop does what else there is: some milliseconds. A number and no time,
+so that what happens can be repeated."""
+
+LOOKS_PER_TURN = 1_000
+"""So many tenants whose next task cannot start now are put where they wait, some 4 us each, before the event loop does
+what else there is. Each is looked at once, but when a large backlog begins to wait for memory, that is all of them."""
+
 
 class Dispatcher:
     """Hand ready tasks to the scheduler, and start what it chooses.
@@ -138,13 +146,20 @@ class Dispatcher:
         if due is not None and due <= now:
             scheduler.wake(now)
         started = self._neighbours.started
+        scheduler.looks_left = LOOKS_PER_TURN
+        most = self.starts + STARTS_PER_TURN
         while not self._committer.is_full:
             grant = scheduler.next(self._clock.now())
             if grant is None:
+                if scheduler.looks_left <= 0:
+                    self.pump_soon()
                 break
             self._attempts.begin(grant)
             started(grant)
             self.starts += 1
+            if self.starts >= most:
+                self.pump_soon()
+                break
         for tenant_id, reservation in scheduler.pending_reservations(now):
             self._reserve(tenant_id, reservation)
         due = scheduler.next_due()

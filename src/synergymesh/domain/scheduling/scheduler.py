@@ -47,10 +47,16 @@ FREED_BY_AN_END = frozenset({None, CONCURRENCY, MEMORY, CPU})
 
 
 class Scheduler(QueueTree[WorkT]):
-    """Decide what starts next. Every grant takes a slot, memory and CPU, which `release()` gives back."""
+    """Decide what starts next. Every grant takes a slot, memory and CPU, which `release()` gives back.
+
+    Attributes:
+        looks_left: of how many more members `next()` may find that they cannot go on, before it gives up for the time
+            being with None; for callers that have something else to do meanwhile, who set it again.
+    """
 
     def __init__(self, capacity: Capacity, *, records_reservations: bool = True) -> None:
         super().__init__(capacity, records_reservations=records_reservations)
+        self.looks_left = 1 << 62
         self._grants: dict[int, Grant[WorkT]] = {}
 
     # --- tasks ------------------------------------------------------------------------------------------------------
@@ -451,15 +457,19 @@ class Scheduler(QueueTree[WorkT]):
                     else:
                         member.last_reason = CAPACITY if above is None or cohort.fits_here(member, request) else MEMORY
                         cohort.close(member, request)
+                        self.looks_left -= 1
+                        if self.looks_left <= 0:
+                            return None
                         continue
             elif isinstance(member, Cohort):
                 queue = self._candidate(member, now)
-                if queue is not None:
+                if queue is not None or self.looks_left <= 0:
                     return queue
                 if member.closed is not None:
                     if member.waits_above():
                         member.last_reason = CAPACITY
                         cohort.close(member, NO_REQUEST)
+                        self.looks_left -= 1
                         continue
                     reason = MEMORY
             heappop(heap)
@@ -468,6 +478,9 @@ class Scheduler(QueueTree[WorkT]):
                 member.hold(reason)
                 if cohort.claim is not None:
                     self._give_up_claim(cohort, member)
+            self.looks_left -= 1
+            if self.looks_left <= 0:
+                return None
 
     def _give_up_claim(self, cohort: Cohort[WorkT], member: Member[WorkT]) -> None:
         """Keep no room for a member that is held, apart from what the end of one of its tasks changes."""
