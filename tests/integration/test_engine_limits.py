@@ -293,7 +293,7 @@ async def test_a_large_start_leaves_the_event_loop_turns() -> None:
 
 async def test_who_can_start_is_found_behind_many_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LOOKS_PER_TURN", 3)
-    gate = asyncio.Event()
+    gate, begun = asyncio.Event(), asyncio.Event()
     started: list[str] = []
     tenants: list[str] = []
     async with Orchestrator(settings=read_settings(database=":memory:", memory_mb=1_000)) as mesh:
@@ -303,7 +303,8 @@ async def test_who_can_start_is_found_behind_many_that_cannot(monkeypatch: pytes
 
         async def work() -> None:
             started.append(current_task().tenant_id)
-            if started[-1] == tenants[-1]:
+            begun.set()
+            if started[-1:] == tenants[-1:]:
                 gate.set()
             await gate.wait()
 
@@ -312,6 +313,7 @@ async def test_who_can_start_is_found_behind_many_that_cannot(monkeypatch: pytes
             return await mesh.submit(graph, tenant=tenant_id)
 
         first = await submit(600, await tenant(0))
+        await begun.wait()
         tenants += [await tenant(number) for number in range(1, 22)]
         sizes = [*range(500, 520), 100]
         runs = await asyncio.gather(*map(submit, sizes, tenants))
