@@ -12,7 +12,7 @@ from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit.actions import CATALOGUE, ROUTINE, Action, Outcome
 from synergymesh.domain.audit.forms import canonical
 from synergymesh.domain.states import ATTEMPT_STATUSES, ExecutionStatus, TenantStatus
-from synergymesh.ports.changes import Change, Noted
+from synergymesh.ports.changes import Change, Noted, TenantPlanChanged
 from synergymesh.store.audit.entries import ENTRY_OF, Entry, entries_of
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -112,6 +112,22 @@ def test_no_payload_of_a_user_and_no_message_of_an_error_is_in_the_log(kind: typ
     } | {name: secret for name in ("tenant_name", "idempotency_key") if hasattr(change, name)}
     entry = Entry(*entries_of([msgspec.structs.replace(change, **hidden)])[0])
     assert secret.encode() not in entry.payload
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_no_payload_has_a_fraction_whose_bytes_another_program_would_write_otherwise(value: float) -> None:
+    policy = msgspec.json.encode({"retention_days": value, "retries": [{"initial_delay": value}]})
+    change = TenantPlanChanged("tenant-a", "basic", b"{}", policy, 5, None)
+    payload = Entry(*entries_of([change])[0]).payload
+
+    def refuse(literal: str) -> None:
+        raise AssertionError(literal)
+
+    said = json.loads(payload, parse_float=refuse)
+    assert float(said["details"]["policy"]["retention_days"]) == value
+    assert float(said["details"]["policy"]["retries"][0]["initial_delay"]) == value
+    assert payload == canonical(said)
 
 
 def test_every_action_is_described() -> None:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from synergymesh.audit import verify as verifier
@@ -216,10 +218,114 @@ def test_a_link_leads_from_the_known_key_to_the_one_that_signed(tmp_path: Path) 
     assert verify(path, OTHER).is_intact
 
 
+def checkpoint_of(tenants: dict[str, list[Entry]], number: int = 1, key: SigningKey = KEY) -> tuple[bytes, Checkpoint]:
+    """Give a published checkpoint of these chains, as a line and as it is."""
+    heads = [head_of(tenant, entries, len(entries)) for tenant, entries in tenants.items()]
+    made = Checkpoint(
+        log_id=LOG,
+        number=number,
+        at=1,
+        root=heads_root(heads),
+        heads=len(heads),
+        entries=sum(head.seq for head in heads),
+        previous=NOTHING if number == 1 else bytes([1]) * 32,
+        key_id=key.key_id,
+    )
+    signature = key.sign(CHECKPOINT_TAG, made.content())
+    return SignedCheckpoint(checkpoint=made, signature=signature, heads=tuple(heads), full=True).line(), made
+
+
+ONLY_B = {"tenant-b": TENANTS["tenant-b"]}
+
+
+@pytest.mark.parametrize(
+    ("tenants", "asked", "end", "expected"),
+    [
+        (TENANTS, Asked(), None, []),
+        (ONLY_B, Asked(), None, [(Damage.MISSING, "", 1), (Damage.MISSING, "tenant-a", 1)]),
+        (ONLY_B, Asked(tenant_id="tenant-b"), None, []),
+        (TENANTS | {"tenant-a": TENANTS["tenant-a"][:5]}, Asked(), None, [(Damage.TRUNCATED, "tenant-a", 6)]),
+        (TENANTS | {"tenant-a": TENANTS["tenant-a"][:5]}, Asked(until=5), None, [(Damage.TRUNCATED, "tenant-a", 6)]),
+        ({"tenant-a": TENANTS["tenant-a"][:5]}, Asked(tenant_id="tenant-a", until=5), 9, []),
+        (
+            {"tenant-a": TENANTS["tenant-a"][:5]},
+            Asked(tenant_id="tenant-a"),
+            9,
+            [(Damage.TRUNCATED, "tenant-a", 6)],
+        ),
+    ],
+)
+def test_an_export_is_compared_with_all_that_checkpoints_before_it_signed(
+    tmp_path: Path,
+    tenants: dict[str, list[Entry]],
+    asked: Asked,
+    end: int | None,
+    expected: list[tuple[Damage, str, int]],
+) -> None:
+    line, made = checkpoint_of(TENANTS)
+    path = export(tmp_path / "log.jsonl", tenants, asked=asked, end=end, checkpoint=made)
+    report = verify(path, checkpoints=(line,))
+    assert [(each.damage, each.tenant_id, each.seq) for each in report.findings] == expected
+    earlier = export(tmp_path / "earlier.jsonl", tenants, asked=asked, checkpoint=None)
+    assert verify(earlier, checkpoints=(line,)).findings == [], "it was exported before that checkpoint"
+
+
+def test_an_export_behind_another_checkpoint_than_the_one_that_was_kept_is_a_fork(tmp_path: Path) -> None:
+    line, _ = checkpoint_of(TENANTS)
+    _, other = checkpoint_of(ONLY_B)
+    path = export(tmp_path / "log.jsonl", TENANTS, checkpoint=other)
+    assert [each.damage for each in verify(path, checkpoints=(line,)).findings] == [Damage.FORKED]
+
+
+def test_an_export_that_a_replaced_key_signed_afterwards_is_found(tmp_path: Path) -> None:
+    _, last = checkpoint_of(TENANTS)
+    _, later = checkpoint_of(TENANTS, number=2)
+    made = KeyLink(log_id=LOG, old=KEY.public, new=OTHER.public, checkpoint=1, previous=last.hash(), at=5)
+    content = made.content()
+    link = SignedLink(
+        link=made, signature=KEY.sign(KEY_LINK_TAG, content), signature_of_new=OTHER.sign(KEY_LINK_TAG, content)
+    ).line()
+    assert verify(export(tmp_path / "a.jsonl", TENANTS, links=(link,), checkpoint=last), OTHER).findings == []
+    path = export(tmp_path / "b.jsonl", TENANTS, links=(link,), checkpoint=later)
+    for known in (KEY, OTHER):
+        assert found(path, known) == (Damage.REPLACED_KEY, None, None)
+
+
+CRAFTED: list[Callable[[dict[str, Any]], Any]] = [
+    lambda fields: fields["manifest"]["tenants"][0].update(last_seq=2**70),
+    lambda fields: fields["manifest"]["tenants"][0].update(first_seq=0),
+    lambda fields: fields["manifest"]["tenants"][0].update(first_seq=2**70, last_seq=2**70, end_seq=2**70),
+    lambda fields: fields["manifest"]["tenants"][0].update(end_seq=0),
+    lambda fields: fields["manifest"]["tenants"][0].update(tenant_id="\ud800"),
+    lambda fields: fields["manifest"]["tenants"].append(fields["manifest"]["tenants"][0]),
+    lambda fields: fields["manifest"].update(tenant_id=7),
+    lambda fields: fields["manifest"].update(checkpoint=-1),
+    lambda fields: fields["manifest"].update(checkpoint_hash="00"),
+    lambda fields: fields.update(tombstones=[]),
+    lambda fields: fields.update(tombstones={"tenant-a": [5]}),
+    lambda fields: fields.update(tombstones={"tenant-a": [{"tombstone": None, "signature": 5}]}),
+    lambda fields: fields.update(key_links=[5]),
+    lambda fields: fields.update(key_links=[{"key_link": 5}]),
+]
+
+
+@pytest.mark.parametrize("craft", CRAFTED)
+def test_a_crafted_manifest_is_named_and_breaks_no_verifier(
+    exported: Path, craft: Callable[[dict[str, Any]], Any]
+) -> None:
+    beside = manifest_path(exported)
+    fields = json.loads(beside.read_bytes())
+    craft(fields)
+    beside.write_text(json.dumps(fields))
+    assert not verify(exported).is_intact
+
+
 @pytest.mark.parametrize(
     ("name", "value", "damage"),
     [
         ("log_id", "log-2", Damage.BAD_SIGNATURE),
+        ("tenant_id", "tenant-a", Damage.BAD_SIGNATURE),
+        ("checkpoint", 1, Damage.BAD_SIGNATURE),
         ("file_sha256", "00", Damage.BAD_SIGNATURE),
         ("count", 15, Damage.BAD_SIGNATURE),
         ("key_id", OTHER.key_id, Damage.WRONG_KEY),
@@ -300,11 +406,20 @@ def test_hostile_text_in_every_field_stays_on_one_plain_line(tmp_path: Path) -> 
 
 
 @settings(deadline=None)
-@given(st.text(), st.integers(1, 2**62), st.binary(min_size=32, max_size=32))
-def test_a_line_gives_back_what_was_written(text: str, seq: int, hash_: bytes) -> None:
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        return
-    payload = canonical({"tenant_id": text, text: [text, seq, None, True]})
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.integers(1, 2**62),
+    st.binary(min_size=32, max_size=32),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+)
+@example("\\u00e9\\\\u00e9\x1f\x7f\x80\U0001f600", 1, bytes(32), 1e-05, True)
+@example("é\\", 1, bytes(32), 1e22, False)
+def test_a_line_gives_back_what_was_written(
+    text: str, seq: int, hash_: bytes, number: float, by_another_program: bool
+) -> None:
+    fields = {"tenant_id": text, text: [text, seq, None, True, number]}
+    payload = msgspec.json.encode(fields, order="sorted") if by_another_program else canonical(fields)
     line = write_line(text, seq, hash_, payload)
     assert line.isascii()
     assert line.count(b"\n") == 1

@@ -182,6 +182,57 @@ def test_a_chain_is_followed_from_a_checkpoint_on() -> None:
     assert found(ROWS[4:], start=Head(TENANT, 4, bytes(32))) == (Damage.CHANGED, 5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "recorded", "expected"),
+    [
+        (ROWS[3:], HEAD, None),
+        (ROWS[4:], HEAD, (Damage.MISSING, 4)),
+        ([(4, bytes(32), ROWS[3][2]), *ROWS[4:]], HEAD, (Damage.FORKED, 4)),
+        ([], HEAD, (Damage.TRUNCATED, 4)),
+        ([], Head(TENANT, 2, ROWS[1][1]), (Damage.ROLLED_BACK, 3)),
+        ([], None, (Damage.MISSING, 4)),
+        (ROWS[3:4], Head(TENANT, 4, ROWS[3][1]), None),
+        (ROWS[3:], Head(TENANT, 2, ROWS[1][1]), (Damage.ROLLED_BACK, 2)),
+        ([ROWS[3], *ROWS[3:]], HEAD, (Damage.DUPLICATE, 4)),
+    ],
+)
+def test_the_entry_to_begin_behind_has_to_be_there(
+    rows: list[Any], recorded: Head | None, expected: tuple[Damage, int] | None
+) -> None:
+    start = Head(TENANT, 4, ROWS[3][1])
+    finding = verify(rows, start=start, shows_start=True, recorded=recorded, is_recorded=True).finding
+    assert (finding and (finding.damage, finding.seq)) == expected
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_the_entry_to_begin_behind_may_be_pruned(is_deleted: bool) -> None:
+    start = Head(TENANT, 4, ROWS[3][1])
+    rows = [row for row in ROWS[3:] if row[0] > 6 or not is_deleted]
+    report = verify(rows, start=start, shows_start=True, recorded=HEAD, gaps=[gap(3, 6)])
+    assert report.finding is None
+    assert report.head == HEAD
+
+
+def test_where_a_chain_ends_has_to_be_recorded() -> None:
+    assert found(ROWS, is_recorded=True) == (Damage.TRUNCATED, 13)
+    assert verify([], is_recorded=True).finding is None
+
+
+def test_thousands_of_gaps_and_checkpoints_are_gone_over() -> None:
+    rows = chain(4_000)
+    genesis = genesis_hash(LOG, TENANT)
+    hashes = {0: genesis} | {row[0]: row[1] for row in rows}
+    gaps = [Gap(first=n, last=n, previous=hashes[n - 1], head=hashes[n]) for n in range(1, 4_000, 2)]
+    pins = {number: hashes[number] for number in range(1, 4_001)}
+    recorded = Head(TENANT, 4_000, hashes[4_000])
+    report = verify([row for row in rows if row[0] % 2 == 0], gaps=gaps, pins=pins, recorded=recorded)
+    assert (report.finding, report.pruned, report.entries, report.pinned) == (None, 2_000, 2_000, 4_000)
+    pins[3_001] = bytes(32)
+    finding = verify([row for row in rows if row[0] % 2 == 0], gaps=gaps, pins=pins, recorded=recorded).finding
+    assert finding is not None
+    assert (finding.damage, finding.seq, finding.since) == (Damage.FORKED, 3_001, 3_001)
+
+
 def gap(first: int, last: int) -> Gap:
     before = ROWS[first - 2][1] if first > 1 else genesis_hash(LOG, TENANT)
     return Gap(first=first, last=last, previous=before, head=ROWS[last - 1][1])

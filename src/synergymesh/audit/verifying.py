@@ -181,6 +181,9 @@ class _Verification:
         )
         report.add(chain)
         report.findings += findings
+        if chain.finding is None and tenant_id in self.known and tenant_id not in self.recorded:
+            detail = "the end of a chain is recorded that is none."
+            report.findings.append(Finding(damage=Damage.INSERTED, tenant_id=tenant_id, seq=None, detail=detail))
         if chain.finding is None:
             contents = [each.content for each in records if isinstance(each.content, bytes)]
             report.findings += keeping.compare(tenant_id, tombstones, contents, self.held.get(tenant_id))

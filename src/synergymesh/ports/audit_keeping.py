@@ -66,7 +66,10 @@ class AuditScan(Protocol):
         ...
 
     def strays(self, tenant_id: str | None) -> list[tuple[object, object]]:
-        """Give tenant and number of rows that `rows` gives for nobody, of one tenant or of all (None); at most 100."""
+        """Give tenant and number of entries and tombstones that no chain has, of one tenant or of all (None).
+
+        At most some hundred.
+        """
         ...
 
     def extent(self) -> tuple[int, int]:
@@ -78,7 +81,10 @@ class AuditScan(Protocol):
         ...
 
     def bounds(self, tenant_id: str, since: Instant | None, until: Instant | None) -> tuple[int, int]:
-        """Give the numbers of the first and the last entry of a time, `until` not included; (1, 0) when none is."""
+        """Give the numbers between which a time lies, `until` not included; (1, 0) when no entry is of it.
+
+        Without `since` from the beginning of the chain, and without `until` to its end, whatever times are there.
+        """
         ...
 
     def rows(self, tenant_id: str, after_seq: int) -> Iterator[Sequence[Any]]:

@@ -341,10 +341,22 @@ def task_crashed(at: Instant, tenant_id: str, run_id: str, component_id: str, at
 # --- tenants --------------------------------------------------------------------------------------------------------
 
 
+def _exactly(literal: str) -> int | str:
+    """Give a number with a fraction as the text that it has, so that no two programs write it as other bytes."""
+    value = float(literal)
+    return int(value) if value.is_integer() and abs(value) <= _EXACT_MAX else literal
+
+
+_EXACT_MAX = 2**53
+"""Up to which a fraction's kind of number is exact."""
+
+_decode_exactly = msgspec.json.Decoder(float_hook=_exactly).decode
+
+
 def _json(document: bytes) -> Any:
     """Give JSON that came from elsewhere, to be written again with sorted keys; what is none, as text."""
     try:
-        return msgspec.json.decode(document)
+        return _decode_exactly(document)
     except msgspec.MsgspecError:
         return document.decode(errors="replace")
 

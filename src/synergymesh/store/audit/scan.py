@@ -83,6 +83,11 @@ _STRAYS = compile_query(
     .where(sa.or_(_ODD, sa.func.typeof(_c.tenant_id) != sa.literal_column("'text'")))
     .limit(sa.literal_column(str(STRAYS_MAX)))
 )
+_STRAY_TOMBSTONES = compile_query(
+    sa.select(_t.tenant_id, _t.first_seq)
+    .where(sa.func.typeof(_t.tenant_id) != sa.literal_column("'text'"))
+    .limit(sa.literal_column(str(STRAYS_MAX)))
+)
 _STRAYS_OF_TENANT = compile_query(
     sa.union_all(
         sa.select(_c.tenant_id, _c.seq).where(_c.tenant_id == sa.bindparam("tenant_id"), _ODD),
@@ -131,10 +136,10 @@ class SqliteAuditScan:
         return sorted({name for name in self._owners() if name is not None})
 
     def strays(self, tenant_id: str | None) -> list[tuple[object, object]]:
-        """Give tenant and number of rows that `rows` gives for nobody, of one tenant or of all (None); at most 100."""
+        """Give tenant and number of entries and tombstones that no chain has, of one tenant or of all (None)."""
         if tenant_id is not None:
             return self._as_it_is(_STRAYS_OF_TENANT, {"tenant_id": tenant_id, "tenant_id_in_bytes": tenant_id.encode()})
-        found = self._as_it_is(_STRAYS)
+        found = self._as_it_is(_STRAYS) + self._as_it_is(_STRAY_TOMBSTONES)
         if None in self._owners():
             found.append(("a text that is not UTF-8", None))
         return found
@@ -149,12 +154,15 @@ class SqliteAuditScan:
         return self._as_it_is(_HOLDS)
 
     def bounds(self, tenant_id: str, since: Instant | None, until: Instant | None) -> tuple[int, int]:
-        """Give the numbers of the first and the last entry of a time, `until` not included; (1, 0) when none is."""
+        """Give the numbers between which a time lies, `until` not included; (1, 0) when no entry is of it."""
         if since is None and until is None:
             return 1, _LAST
         arguments = {"tenant_id": tenant_id, "since": since or 0, "until": _LAST if until is None else until}
         first, last = self._connection.execute(_BOUNDS, arguments).fetchone()
-        return (1, 0) if first is None else (first, last)
+        if first is None:
+            return 1, 0
+        # With a clock that was set back, older times stand behind newer ones; a chain begins and ends where it does.
+        return 1 if since is None else first, _LAST if until is None else last
 
     def rows(self, tenant_id: str, after_seq: int) -> Iterator[Sequence[Any]]:
         """Give a chain in its order: see `ports.audit_keeping.AuditScan.rows`."""
