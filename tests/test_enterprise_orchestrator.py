@@ -127,6 +127,11 @@ class TestMultiTenancy:
                 ask("nobody")
             assert isinstance(caught.value, ValueError)
 
+    def test_what_was_asked_for_is_not_repeated_at_length(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
+        with pytest.raises(UnknownTenant) as caught:
+            mesh.get_tenant_health("x" * 10_000)
+        assert len(str(caught.value)) < 250
+
     def test_the_mapping_of_tenants_can_only_be_read(self, mesh: EnterpriseSynergyMeshOrchestrator) -> None:
         ids = [mesh.create_tenant(f"tenant {n}") for n in range(3)]
         assert list(mesh.tenants) == ids

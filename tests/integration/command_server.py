@@ -14,6 +14,7 @@ import struct
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from select import select
 
 CLIENT = """#!{python} -IS
 import json, os, socket, struct, sys
@@ -41,7 +42,7 @@ def serve(path: str) -> None:
         listener.listen()
         print("ready", flush=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the commands
-        while True:
+        while listener in select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()

@@ -59,13 +59,15 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         runpy.run_path(str(SERVER))["CLIENT"].format(python=sys.executable, path=address), encoding="utf-8"
     )
     client.chmod(0o755)
-    server = subprocess.Popen([sys.executable, SERVER, address], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    yield directory
-    server.terminate()
-    server.wait()
-    server.stdout.close()
+    with subprocess.Popen(
+        [sys.executable, SERVER, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield directory
+        server.stdin.close()
+        assert server.wait(20) == 0
 
 
 def run(programs: Path, directory: Path, script: str) -> subprocess.CompletedProcess[str]:
