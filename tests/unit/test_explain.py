@@ -77,5 +77,6 @@ def test_the_estimated_start_follows_from_what_is_known(
 
 def test_the_domain_uses_no_reason_that_is_not_in_the_table() -> None:
     folder = Path(__file__).parents[2] / "src" / "synergymesh" / "domain"
-    used = {name for path in folder.glob("*.py") for name in re.findall(r"\bReason\.([A-Z_]+)\b", path.read_text())}
+    used = {name for path in folder.rglob("*.py") for name in re.findall(r"\bReason\.([A-Z_]+)\b", path.read_text())}
+    assert used
     assert used <= set(Reason.__members__)
