@@ -23,6 +23,7 @@ from synergymesh import (
     task,
     workflow,
 )
+from synergymesh.domain.instants import SECOND
 from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.errors import InvalidWorkflow, RunNotRetryable
 from synergymesh.testing.reference import interpret, random_workflow
@@ -316,6 +317,51 @@ def test_what_cannot_undo_is_refused_when_it_is_declared() -> None:
     built = Workflow("w").add(Task(work, compensate=forget), id="x", args=[1])
     with pytest.raises(InvalidWorkflow):
         _ = built.add(work, id="undo:x", args=[1]).definition
+
+
+class SetClock:
+    """A clock that shows what it is set to."""
+
+    def __init__(self) -> None:
+        self.moment = 1_700_000_000 * SECOND
+
+    def now(self) -> int:
+        return self.moment
+
+
+async def test_a_clock_that_is_set_back_before_a_start_keeps_no_retry_waiting(open_mesh: Open) -> None:
+    clock = SetClock()
+    attempts: list[str] = []
+
+    async def undo(done: str) -> None: ...
+
+    async def first() -> str:
+        return "done"
+
+    async def second(done: str) -> str:
+        attempts.append(done)
+        if len(attempts) == 1:
+            await asyncio.sleep(3_600)
+        if len(attempts) == 2:
+            raise OSError("once")
+        return done
+
+    soon = RetryPolicy(max_retries=1, initial_delay=0.01)
+    saga = Workflow("saga").add(Task(first, compensate=undo), id="first").add(second, args=[ref("first")], retry=soon)
+    async with open_mesh(clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
+        handle = await mesh.submit(saga, tenant=tenant)
+        async with asyncio.timeout(10):
+            while not attempts:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+    clock.moment -= 86_400 * SECOND
+    async with open_mesh(clock=clock, workflows=[saga]) as mesh:
+        async with asyncio.timeout(10):
+            while len(attempts) < 2:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            clock.moment += SECOND
+            assert await mesh.result_of(handle.id, tenant=tenant) == "done"
 
 
 # --- random workflows -------------------------------------------------------------------------------------------------

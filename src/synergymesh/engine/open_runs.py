@@ -197,8 +197,6 @@ class OpenRuns:
         assert run.running is not None
         del run.running[position]
         now = self._clock.now()
-        if run.state.committed is not None:
-            now = run.last_end = max(now, run.last_end + 1)  # what is undone is so in the reverse of this order
         if attempt.context.output is not None:
             run.unrecorded = [*(run.unrecorded or ()), _output_of(attempt, attempt.context.output, now)]
         if type(outcome) is Succeeded:
@@ -211,6 +209,9 @@ class OpenRuns:
         if status is RETRYING or status is PENDING:
             self._go_on(attempt, verdict, now)
             return
+        if run.state.committed is not None:
+            # what is undone is so in the reverse of this order; nothing else goes by it, as the clock may be set back
+            now = run.last_end = max(now, run.last_end + 1)
         component_id = run.version.plan.component_ids[position]
         error = None
         if verdict.error is not None:
