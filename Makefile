@@ -23,11 +23,13 @@ $(STAMP):
 demo: setup      ## Verify the installed Python packages for three tenants at once
 	@$(BIN)/python examples/verify-packages.py
 
+# Each core runs tests; those that measure time come afterwards, while nothing else runs.
 test: setup      ## Run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --dist worksteal -m "not soak and not alone"
+	@$(BIN)/python -m pytest -m alone
 
 unit: setup      ## Run the quick tests
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest -n logical --dist worksteal tests/unit
 
 crash: setup     ## Run the tests that kill real processes
 	@$(BIN)/python -m pytest tests/crash

@@ -25,6 +25,8 @@ from synergymesh import (
     TenantTier,
 )
 
+pytestmark = pytest.mark.alone
+
 Function = Callable[..., Awaitable[Any]]
 
 PLENTY = ResourceQuota(

@@ -328,7 +328,7 @@ def test_a_crafted_manifest_is_named_and_breaks_no_verifier(
         ("checkpoint", 1, Damage.BAD_SIGNATURE),
         ("file_sha256", "00", Damage.BAD_SIGNATURE),
         ("count", 15, Damage.BAD_SIGNATURE),
-        ("key_id", OTHER.key_id, Damage.WRONG_KEY),
+        pytest.param("key_id", OTHER.key_id, Damage.WRONG_KEY, id="key_id-other"),
         ("tenants", [], Damage.BAD_SIGNATURE),
         ("more", 1, Damage.UNREADABLE),
         ("format", "other/1", Damage.UNREADABLE),

@@ -210,7 +210,7 @@ def test_a_head_that_goes_back_is_a_rollback_and_one_that_changes_a_fork() -> No
         (b'"signature"', b'"unsigned"', Damage.UNSIGNED),
         (b'"at":1000', b'"at":1001', Damage.BAD_SIGNATURE),
         (b'"entries":11', b'"entries":12', Damage.BAD_SIGNATURE),
-        (KEY.key_id.encode(), OTHER.key_id.encode(), Damage.WRONG_KEY),
+        pytest.param(KEY.key_id.encode(), OTHER.key_id.encode(), Damage.WRONG_KEY, id="other key"),
     ],
 )
 def test_a_changed_checkpoint_is_found(old: bytes, new: bytes, damage: Damage) -> None:
