@@ -23,16 +23,16 @@ from typing import Any
 from benchmarks.engine import WIDE, Figures, _runs
 from benchmarks.scenarios import layered
 from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, TenantTier
+from synergymesh.domain.observability.tallies import Durations
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine.committer import Entry
-from synergymesh.engine.observability.statistics import HOUR
-from synergymesh.ports.changes import Change, RunCreated, RunFinished, TaskFinished, WorkflowStored
-from synergymesh.ports.clock import SystemClock
+from synergymesh.ports.changes import Change, RunCreated, RunFinished, TaskFinished, TenantCreated, WorkflowStored
 from synergymesh.ports.records import Committed
+from synergymesh.testing.shifted_clock import ShiftedClock
 
 CALLS = 1_000
 TASKS = 1_000_000
-ROUNDS = 20
+ROUNDS = 12
 
 
 async def nothing() -> None: ...
@@ -130,25 +130,101 @@ def _median_ms(ask: Callable[[], object]) -> float:
 
 
 async def counting() -> Figures:
-    """Layered graphs with counting for metrics and health and without it, in turns in one run."""
-    shares, cpu = [], []
+    """Layered graphs with everything that is counted and looked at, and with nothing of it, in turns in one run.
+
+    In each round of half a second counts are written and alerts looked for, and in every fourth the metrics are asked
+    for: several times as often as usual. The median is of the rounds' throughputs, the other one of all processor time.
+    """
+    shares: list[float] = []
+    cpu = {True: 0.0, False: 0.0}
     with tempfile.TemporaryDirectory() as folder:
         async with Orchestrator(f"sqlite:///{folder}/mesh.db", max_concurrent_tasks=1_000) as mesh:
             tenant_id = (await mesh.create_tenant("bench", TenantTier.ENTERPRISE, quota=WIDE)).tenant_id
-            committer = mesh._running.committer
-            counted = committer.recorded
+            parts = mesh._running
+            counted = parts.committer.recorded, parts.neighbours.waited, parts.committer.durations
+            nothing = _ignore, _ignore, _Uncounted()
             for number in range(ROUNDS + 1):
                 rates: dict[bool, tuple[float, float]] = {}
                 for is_on in (True, False) if number % 2 else (False, True):
-                    committer.recorded = counted if is_on else _ignore
-                    computed = time.process_time()
-                    seconds = await _runs(mesh, tenant_id, layered(10, 10), 50, 50)
-                    rates[is_on] = (1 / seconds, time.process_time() - computed)
+                    used = counted if is_on else nothing
+                    parts.committer.recorded, parts.neighbours.waited, parts.committer.durations = used
+                    computed, begun = time.process_time(), time.perf_counter()
+                    await _runs(mesh, tenant_id, layered(10, 10), 200, 50)
+                    if is_on:
+                        await parts.statistics.write_in_turns()
+                        await parts.alerts.look()
+                        await mesh.get_tenant_health(tenant_id)
+                        if number % 4 == 0:
+                            await mesh.metrics_text()
+                    rates[is_on] = (1 / (time.perf_counter() - begun), time.process_time() - computed)
                 if number:  # the first round warms up
                     shares.append(rates[True][0] / rates[False][0])
-                    cpu.append(rates[False][1] / rates[True][1])
-            committer.recorded = counted
-    return {"share_median": statistics.median(shares), "share_by_processor_time": statistics.median(cpu)}
+                    cpu = {is_on: cpu[is_on] + rates[is_on][1] for is_on in cpu}
+            parts.committer.recorded, parts.neighbours.waited, parts.committer.durations = counted
+    return {"share_median": statistics.median(shares), "share_by_processor_time": cpu[False] / cpu[True]}
+
+
+class _Uncounted(Durations):
+    """Count nothing."""
+
+    def add(self, microseconds: int) -> None:
+        """Do nothing."""
+
+
+MANY_TENANTS = 5_000
+
+
+async def many_tenants() -> Figures:
+    """Figures of 5,000 tenants that have all worked in this hour, and how long they keep the event loop from the rest.
+
+    Milliseconds: medians of the calls, and the longest time between two turns of another task meanwhile.
+    """
+    async with Orchestrator(":memory:") as mesh:
+        parts = mesh._running
+        tenants = [f"tenant-{number:016x}" for number in range(MANY_TENANTS)]
+        for start in range(0, MANY_TENANTS, 500):
+            made: list[Change] = [TenantCreated(each, each, "basic", b"{}", 1) for each in tenants[start : start + 500]]
+            await parts.committer.record(made)
+        await parts.tenants.load()
+        dice = Random(1)
+        found: Figures = {}
+        for tasks in (60, 8):  # the second time, what 20,000 tasks a second leave in the two seconds between writings
+            await parts.statistics.write_in_turns()
+            await parts.committer.drained()
+            recorded, waited, now = parts.committer.recorded, parts.neighbours.waited, parts.clock.now()
+            for tenant_id in tenants:
+                _work_an_hour(recorded, waited, tenant_id, now, dice, tasks)
+        found["stall_ms_counting"] = await _stall_ms(parts.statistics.write_in_turns)
+        await parts.committer.drained()
+        found["stall_ms_alerts"] = await _stall_ms(parts.alerts.look)
+        await mesh.metrics_text()  # the first one gives out the labels
+        found["stall_ms_metrics"] = await _stall_ms(mesh.metrics_text)
+        asked: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "metrics_text": mesh.metrics_text,
+            "get_metrics": mesh.get_metrics,
+            "get_tenant_health": lambda: mesh.get_tenant_health(tenants[7]),
+        }
+        for name, ask in asked.items():
+            seconds = []
+            for _ in range(20):
+                begun = time.perf_counter()
+                await ask()
+                seconds.append(time.perf_counter() - begun)
+            found[f"median_ms_{name}"] = statistics.median(seconds) * 1_000
+    return found
+
+
+async def _stall_ms(work: Callable[[], Coroutine[Any, Any, Any]]) -> float:
+    """Give the longest time for which a piece of work keeps another task waiting."""
+    longest = 0.0
+    task = asyncio.create_task(work())
+    last = time.perf_counter()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    await task
+    return longest * 1_000
 
 
 def _ignore(*_: object) -> None:
@@ -165,7 +241,7 @@ async def tenant_memory() -> Figures:
     A thousand tasks and runs an hour, whose durations and waits spread by a factor of e around their medians
     (log-normal), are counted as the engine counts them; the clock goes on by an hour in between.
     """
-    clock = _LaterClock()
+    clock = ShiftedClock()
     async with Orchestrator(":memory:", clock=clock) as mesh:
         parts = mesh._running
         dice = Random(1)
@@ -177,7 +253,7 @@ async def tenant_memory() -> Figures:
         ]
         idle = await _bytes_per_tenant(mesh, tenants, before)
         for hour in range(2):
-            clock.hours = hour
+            clock.forward(hours=hour)
             await parts.statistics.write_in_turns()  # the hour before is over
             for tenant_id in tenants:
                 _work_an_hour(parts.committer.recorded, parts.neighbours.waited, tenant_id, clock.now(), dice)
@@ -188,24 +264,16 @@ async def tenant_memory() -> Figures:
     return {"bytes_per_idle_tenant": idle, "bytes_per_active_tenant": active}
 
 
-class _LaterClock(SystemClock):
-    """Tell a time that lies so many hours ahead."""
-
-    hours = 0
-
-    def now(self) -> int:
-        return super().now() + self.hours * HOUR
-
-
 def _work_an_hour(
     recorded: Callable[[Any, Any], None],
     waited: Callable[[str, int, int], None],
     tenant_id: str,
     now: int,
     dice: Random,
+    tasks: int = PER_HOUR,
 ) -> None:
     done = Committed(None)
-    for _ in range(PER_HOUR):
+    for _ in range(tasks):
         began = now - int(dice.lognormvariate(11.5, 1) * 1_000)
         unit: list[Change] = [
             RunCreated("run-1", tenant_id, "w", "h", b"{}", None, 0, 0, began),
@@ -228,6 +296,7 @@ SCENARIOS: dict[str, Callable[[], Coroutine[Any, Any, Figures]]] = {
     "enterprise_calls": calls,
     "enterprise_figures": figures,
     "enterprise_counting": counting,
+    "enterprise_many_tenants": many_tenants,
     "tenant_memory": tenant_memory,
 }
 

@@ -176,7 +176,7 @@ async def test_an_hour_that_an_earlier_version_recorded_with_a_sum_in_each_bucke
 
 async def test_many_tenants_are_written_in_turns_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics_module, "KEYS_PER_TURN", 3)
-    monkeypatch.setattr(statistics_module, "TENANTS_PER_TURN", 2)
+    monkeypatch.setattr(statistics_module, "ROWS_PER_TURN", 4)
     turns = 0
 
     async def others() -> None:

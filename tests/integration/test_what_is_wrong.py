@@ -16,11 +16,10 @@ from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, Workflow
 from synergymesh.domain.fault_tolerance.breaker import BreakerPolicy
 from synergymesh.domain.observability.health import Health
 from synergymesh.engine.direct_calls import DirectCall
-from synergymesh.engine.observability.statistics import HOUR
 from synergymesh.errors import BacklogFull, RateLimitExceeded, StoreCorrupt, StoreError, StoreUnavailable
 from synergymesh.ports.changes import Unit
-from synergymesh.ports.clock import SystemClock
 from synergymesh.settings import read_settings
+from synergymesh.testing.shifted_clock import ShiftedClock
 
 OpenMesh = Callable[..., Orchestrator]
 
@@ -34,15 +33,6 @@ async def bad() -> None:
 
 
 NEVER = RetryPolicy(max_retries=0)
-
-
-class LaterClock(SystemClock):
-    """Tell a time that lies so many hours ahead."""
-
-    hours = 0
-
-    def now(self) -> int:
-        return super().now() + self.hours * HOUR
 
 
 async def samples(mesh: Orchestrator) -> dict[tuple[str, ...], float]:
@@ -103,13 +93,13 @@ async def test_an_open_breaker_degrades_its_tenant_and_is_in_the_metrics() -> No
 
 
 async def test_a_tenant_whose_tasks_only_wait_is_not_healthy() -> None:
-    clock, gate = LaterClock(), asyncio.Event()
+    clock, gate = ShiftedClock(), asyncio.Event()
     async with Orchestrator(":memory:", max_concurrent_tasks=1, clock=clock) as mesh:
         hog, starved = [(await mesh.create_tenant(name, "enterprise")).tenant_id for name in ("Hog", "Starved")]
         await mesh.submit(Workflow("w").add(gate.wait, id="a"), tenant=hog)
         await mesh.submit(Workflow("w").add(gate.wait, id="a"), tenant=starved)
         assert (await mesh.get_tenant_health(starved)).health is Health.HEALTHY
-        clock.hours = 10
+        clock.forward(hours=10)
         health = await mesh.get_tenant_health(starved)
         assert health.health is Health.DEGRADED
         assert "has been waiting for 36" in health.reasons[0]

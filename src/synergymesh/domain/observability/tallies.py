@@ -96,6 +96,12 @@ class Cells:
         """Give the sum of all counts."""
         return sum(count for _, count in self.items())
 
+    def copy(self) -> Cells:
+        """Give cells of their own with the same counts."""
+        cells = Cells()
+        cells._cells = None if self._cells is None else self._cells[:]
+        return cells
+
     def _widen(self) -> None:
         """Make room for counts of 64 bits."""
         items = list(self.items())
@@ -156,7 +162,8 @@ class Durations:
     def copy(self) -> Durations:
         """Give a histogram of its own with the same counts."""
         durations = Durations()
-        durations.combine(self)
+        durations._cells = self._cells.copy()
+        durations.sum = self.sum
         return durations
 
     def combine(self, other: Durations, sign: int = 1) -> None:
@@ -254,7 +261,11 @@ class Tally:
     def copy(self) -> Tally:
         """Give a tally of its own with the same counts."""
         tally = Tally()
-        tally.merge(self)
+        tally._cells = self._cells.copy()
+        tally.duration = self.duration.copy()
+        tally.wait = self.wait.copy()
+        tally.run_duration = self.run_duration.copy()
+        tally.last_end = self.last_end
         return tally
 
     def count(self, *measures: str) -> int:

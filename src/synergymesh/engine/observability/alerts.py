@@ -18,7 +18,7 @@ from synergymesh.ports.clock import Clock
 
 LOOK_SECONDS = 15.0
 
-TENANTS_PER_TURN = 100
+TENANTS_PER_TURN = 25
 """Tenants that are looked at before the event loop has its turn again: a few milliseconds if all of them are active."""
 
 BURN_RATE_MAX = 14.4

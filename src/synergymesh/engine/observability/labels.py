@@ -6,7 +6,7 @@ was shown among the others stays there, and one that has a label keeps it until 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class TenantLabels:
@@ -25,14 +25,15 @@ class TenantLabels:
         self._others: set[str] = set()
         self.has_others = False
 
-    def choose(self, tenants: Iterable[tuple[str, int]]) -> list[str]:
+    def choose(self, tenants: Iterable[str], done: Callable[[str], int]) -> list[str]:
         """Give the tenants that have a label, in the order in which they got it.
 
         Args:
-            tenants: all that there are, with how much they have done.
+            tenants: all that there are.
+            done: gives how much one of them has done.
         """
-        fresh = [each for each in tenants if each[0] not in self._labelled and each[0] not in self._others]
-        for tenant_id, _ in sorted(fresh, key=lambda each: (-each[1], each[0])):
+        fresh = [(done(each), each) for each in tenants if each not in self._labelled and each not in self._others]
+        for _, tenant_id in sorted(fresh, key=lambda each: (-each[0], each[1])):
             if self._free > 0:
                 self._free -= 1
                 self._labelled[tenant_id] = None

@@ -34,6 +34,8 @@ from synergymesh.ports.store import Store
 OTHERS = "other"
 """Stands for all tenants that have no label of their own."""
 
+TALLIES_PER_TURN = 20
+
 TENANTS_PER_TURN = 500
 """Tenants that are looked at before the event loop has its turn again: about two milliseconds."""
 
@@ -224,15 +226,21 @@ class Monitoring:
     async def figures(self) -> MeshFigures:
         """Give everything that is counted, looking at so many tenants at a time that nothing else waits."""
         await self._statistics.take_in_turns()
-        tallies = self._statistics.by_tenant()
         tenants = [tenant.tenant_id for tenant in self._tenants]
-        labelled = self._labels.choose((each, tallies[each].executions if each in tallies else 0) for each in tenants)
+        labelled = self._labels.choose(tenants, lambda each: self._statistics.of(each).executions)
         breakers = self._circuits.states()
+        # copied in one turn, so that what is left of the total when they are taken away is that of the others
         shown = [self._figures_of(each, breakers) for each in labelled]
+        left = self._statistics.total.copy()
+        left.take_away(self._had_label)
         if self._labels.has_others:
             own = set(labelled)
             others = [each for each in tenants if each not in own]
-            shown.append(await self._figures_of_others(others, shown, breakers))
+            for place, figures in enumerate(shown, start=1):
+                left.take_away(figures.tally)
+                if place % TALLIES_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            shown.append(await self._figures_of_others(others, left, breakers))
         committer, dispatcher = self._committer, self._dispatcher
         return MeshFigures(
             tenants=shown,
@@ -263,9 +271,9 @@ class Monitoring:
         )
 
     async def _figures_of_others(
-        self, others: Sequence[str], shown: Sequence[TenantFigures], breakers: Mapping[str, Mapping[BreakerState, int]]
+        self, others: Sequence[str], tally: Tally, breakers: Mapping[str, Mapping[BreakerState, int]]
     ) -> TenantFigures:
-        """Sum up all that have no label. What was counted of them stays in it when they are deleted."""
+        """Sum up what all that have no label do now. What was counted of them stays when they are deleted."""
         running = waiting = open_tasks = 0
         hits, states = self._hits_of_others_gone.copy(), dict.fromkeys((state.value for state in BreakerState), 0)
         for place, tenant_id in enumerate(others, start=1):
@@ -277,10 +285,6 @@ class Monitoring:
                 states[state.value] += count
             if place % TENANTS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        tally = self._statistics.total.copy()
-        tally.take_away(self._had_label)
-        for each in shown:
-            tally.take_away(self._statistics.of(each.tenant_id))
         return TenantFigures(
             tenant_id=OTHERS,
             tally=tally,

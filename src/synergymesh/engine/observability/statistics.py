@@ -24,14 +24,15 @@ _DURATION = Measure.DURATION.value
 _WAIT = Measure.WAIT.value
 _LAST_END = Measure.LAST_END.value
 _RETRIED = Measure.RETRIED.value
+_SUCCESS = ExecutionStatus.SUCCESS
 _SUBMITTED = Measure.SUBMITTED.value
 _RUN_DURATION = Measure.RUN_DURATION.value
 
-KEYS_PER_TURN = 2_000
+KEYS_PER_TURN = 500
 """Counts that are added to the tallies before the event loop has its turn again: some milliseconds."""
 
-TENANTS_PER_TURN = 200
-"""Tenants whose counts are handed to the committer before the event loop has its turn again: some milliseconds."""
+ROWS_PER_TURN = 1_000
+"""Rows that are handed to the committer before the event loop has its turn again: some milliseconds."""
 
 Key = tuple[str, str, int]
 """Tenant, measure, bucket."""
@@ -48,6 +49,7 @@ class Statistics:
         self._committer = committer
         self._clock = clock
         self._fresh: dict[Key, list[int]] = {}
+        self._ends: dict[str, int] = {}
         self._tallies: dict[str, Tally] = {}
         self._total = Tally()
         self._hour = 0
@@ -91,6 +93,8 @@ class Statistics:
                     self._count(change.tenant_id, _SUBMITTED)  # type: ignore[union-attr]  # as above
                 elif kind is AttemptFailed:
                     self._count(change.tenant_id, _RETRIED)  # type: ignore[union-attr]  # as above
+                elif kind is StatisticCounted:
+                    break  # so are all others of the unit
 
     def waited(self, tenant_id: str, nanoseconds: int, times: int) -> None:
         """Count how long a task was ready before it started, for so many tasks."""
@@ -104,18 +108,29 @@ class Statistics:
             self._count(change.tenant_id, _RUN_DURATION, bucket_of(microseconds), microseconds)
 
     def _task_finished(self, change: TaskFinished) -> None:
-        tenant_id = change.tenant_id
-        if change.started_at is None and change.status is ExecutionStatus.SUCCESS:
-            return  # a result of an earlier run that is used again: it was counted there
-        self._count(tenant_id, _TASK_MEASURES[change.status.value])
-        if change.started_at is not None:
-            microseconds = (change.ended_at - change.started_at) // 1_000
-            self._count(tenant_id, _DURATION, bucket_of(microseconds), microseconds)
-            last = self._fresh.get((tenant_id, _LAST_END, 0))
-            if last is None:
-                self._fresh[tenant_id, _LAST_END, 0] = [1, change.ended_at]
-            elif change.ended_at > last[1]:
-                last[1] = change.ended_at
+        """Count a task. It is done for each one, so what `_count()` does is written out."""
+        tenant_id, status, started_at, ended_at = change.tenant_id, change.status, change.started_at, change.ended_at
+        if started_at is None:
+            if (
+                status is not _SUCCESS
+            ):  # else it is a result of an earlier run that is used again, and was counted there
+                self._count(tenant_id, _TASK_MEASURES[status._value_])
+            return
+        counts = self._fresh
+        fresh = counts.get(key := (tenant_id, _TASK_MEASURES[status._value_], 0))
+        if fresh is None:
+            counts[key] = [1, 0]
+        else:
+            fresh[0] += 1
+        microseconds = (ended_at - started_at) // 1_000
+        fresh = counts.get(key := (tenant_id, _DURATION, bucket_of(microseconds)))
+        if fresh is None:
+            counts[key] = [1, microseconds]
+        else:
+            fresh[0] += 1
+            fresh[1] += microseconds
+        if ended_at > self._ends.get(tenant_id, 0):
+            self._ends[tenant_id] = ended_at
 
     def _count(self, tenant_id: str, measure: str, bucket: int = 0, total: int = 0, times: int = 1) -> None:
         key = (tenant_id, measure, bucket)
@@ -151,11 +166,6 @@ class Statistics:
         """Give the tenants of which something was counted in this hour or the one before."""
         self._take_fresh()
         return sorted(self._in_hour.keys() | self._hour_before.keys())
-
-    def by_tenant(self) -> dict[str, Tally]:
-        """Give the counts of all tenants that have any."""
-        self._take_fresh()
-        return dict(self._tallies)
 
     def last_hour(self, tenant_id: str) -> Tally:
         """Give the counts of a tenant in the last sixty minutes, without durations.
@@ -204,9 +214,12 @@ class Statistics:
         """Do what `write()` does, a part at a time, so that nothing else waits while many tenants are active."""
         await self.take_in_turns()
         unwritten, self._unwritten = self._unwritten, {}
-        for number, (tenant_id, keys) in enumerate(unwritten.items(), start=1):
+        rows = 0
+        for tenant_id, keys in unwritten.items():
             self._write(tenant_id, keys)
-            if number % TENANTS_PER_TURN == 0:
+            rows += len(keys)
+            if rows >= ROWS_PER_TURN:
+                rows = 0
                 await asyncio.sleep(0)
         if self._clock.now() // HOUR > self._hour:
             self.write()
@@ -240,6 +253,7 @@ class Statistics:
 
     async def take_in_turns(self) -> None:
         """Add what was counted lately to the sums, a part at a time."""
+        self._take_ends()
         turns = len(self._fresh) // KEYS_PER_TURN
         for _ in range(turns):
             self._take(KEYS_PER_TURN)
@@ -248,8 +262,15 @@ class Statistics:
 
     def _take_fresh(self) -> None:
         """Add what was counted lately to the sums."""
+        self._take_ends()
         if self._fresh:
             self._take(len(self._fresh))
+
+    def _take_ends(self) -> None:
+        """Count when the last tasks ended."""
+        ends, self._ends = self._ends, {}
+        for tenant_id, ended_at in ends.items():
+            self._fresh[tenant_id, _LAST_END, 0] = [1, ended_at]
 
     def _take(self, keys_max: int) -> None:
         fresh = self._fresh
