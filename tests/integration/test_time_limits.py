@@ -31,6 +31,7 @@ from synergymesh.domain.fault_tolerance.retry import Ending
 from synergymesh.domain.instants import SECOND
 from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.engine import maintenance
+from synergymesh.engine.timing import watchdog
 from synergymesh.errors import InvalidWorkflow
 from synergymesh.ports.changes import CancelRequested, RunStarted
 from synergymesh.store.sqlite import SqliteStore
@@ -526,6 +527,23 @@ async def test_the_watchdog_names_the_task_that_blocks_the_event_loop_and_shows_
     assert "in computes_for_long" in said
     assert "run_forever" not in said
     assert tenant in said
+
+
+async def test_the_watchdog_goes_on_when_it_cannot_find_out_what_blocks(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(frame: object) -> str:
+        raise RuntimeError("the stack changed")
+
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
+        patch.setattr(watchdog, "stack_of", fails)
+        async with Orchestrator(":memory:", settings=_settings(watchdog_seconds=0.05)):
+            for _ in range(50):
+                time.sleep(0.2)  # noqa: ASYNC251 - what the watchdog is for
+                await asyncio.sleep(0.05)
+                if caplog.text.count("RuntimeError: the stack changed") > 1:
+                    break
+    assert caplog.text.count("RuntimeError: the stack changed") > 1
 
 
 async def test_the_watchdog_can_be_switched_off() -> None:

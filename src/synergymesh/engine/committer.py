@@ -200,7 +200,10 @@ class Committer:
             with self._background.guard("what is counted of commits"):
                 self.recorded(batch, results)
             for entry, result in zip(batch, results, strict=True):
-                self._tell(entry, result)
+                try:
+                    entry.done(result)
+                except Exception as error:
+                    self._background.note("what follows a commit", error)
             return
 
     def _tell(self, entry: Entry, answer: Answer) -> None:

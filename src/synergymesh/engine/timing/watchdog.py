@@ -11,6 +11,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+from synergymesh.domain.fault_tolerance.error_info import describe
 from synergymesh.logs import Log
 from synergymesh.ports.task_context import TaskContext
 
@@ -61,7 +62,11 @@ class Watchdog:
                 return
             if answered.wait(self._seconds) or self._closed.is_set():
                 continue
-            named = self._report(monotonic() - asked_at)
+            try:
+                named = self._report(monotonic() - asked_at)
+            except Exception as error:  # the stack of a running thread changes while it is looked at
+                named = {}
+                log.error("the event loop is blocked; by what could not be found out", error=str(describe(error)))
             while not answered.wait(self._seconds):
                 if self._closed.is_set() or self._loop.is_closed():
                     return
