@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RunTimedOut, Workflow
-from synergymesh.ports.changes import RunCreated, RunFinished, Unit
+from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, RunFailed, RunTimedOut, Workflow
+from synergymesh.domain.fault_tolerance.retry import Ending
+from synergymesh.ports.changes import AttemptFailed, RunCreated, RunFinished, Unit
 
 S = ExecutionStatus
 OpenMesh = Callable[..., Orchestrator]
@@ -102,6 +103,38 @@ async def test_a_run_that_is_recorded_after_its_queue_timeout_does_not_start(
             await handle.result(10)
         assert (await mesh.queue())[0].waiting == 0
     assert calls == []
+
+
+async def test_a_retry_that_is_recorded_after_max_elapsed_does_not_start(
+    open_mesh: OpenMesh, with_faults: Callable[[Orchestrator], Any]
+) -> None:
+    calls: list[int] = []
+
+    async def work() -> None:
+        calls.append(1)
+        raise OSError("no")
+
+    mesh = open_mesh()
+    faulty = with_faults(mesh)
+    commit = faulty.commit
+
+    async def slow(units: Sequence[Unit]) -> Any:
+        answer = await commit(units)
+        if any(isinstance(change, AttemptFailed) for unit in units for change in unit):
+            await asyncio.sleep(0.3)
+        return answer
+
+    faulty.commit = slow
+    async with mesh:
+        tenant = await narrow_tenant(mesh)
+        hasty = RetryPolicy(max_retries=5, initial_delay=0, max_elapsed=0.1)
+        handle = await mesh.submit(Workflow("w").add(work, id="work", retry=hasty), tenant=tenant)
+        with pytest.raises(RunFailed):
+            await handle.result(10)
+        (task,) = (await mesh.get_run(handle.id)).tasks
+        assert task.error is not None
+        assert (task.status, task.attempt, task.error.ending) == (S.FAILED, 1, Ending.MAX_ELAPSED)
+    assert calls == [1]
 
 
 async def test_a_run_whose_end_is_being_recorded_does_not_time_out(

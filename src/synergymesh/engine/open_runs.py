@@ -289,9 +289,9 @@ class OpenRuns:
                 return
             if run.watchers:
                 self._tell(run, position, verdict.status, attempt=attempt.number, at=now, error=verdict.error)
+            if verdict.status is RETRYING and error is not None and run.wants(position):
+                self.retry_waits(run, position, error, status)
             if run.wants(position):
-                if verdict.status is RETRYING and error is not None:
-                    self.retry_waits(run, position, error, status)
                 self.released(run, [position], retry_at)
 
         self.put(run, [*self.first_news(run), change], recorded)

@@ -121,6 +121,8 @@ class Recovery:
             if position not in poisoned:
                 if position in last and position not in (run.crashes or ()):
                     self._retry_waits(run, position, last[position])
+                    if not run.wants(position):
+                        continue  # it has waited for too long
                 at = max(retry_at.get(position, 0), run.not_before)
                 self._dispatcher.offer(run, [position], at if at > now else 0)
         for position, task in poisoned.items():

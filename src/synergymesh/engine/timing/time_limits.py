@@ -117,9 +117,12 @@ class TimeLimits:
         latest = self._runs.policy_of(run, position).latest_retry(run.tries_of(position).began)
         if latest is None:
             return
+        error = with_ending(shorten(error), Ending.MAX_ELAPSED)
+        if latest < self._clock.now():
+            self._end_waiting(run, position, error, status)  # at once, as it could start before an alarm rings
+            return
         if run.limits is None:
             run.limits = RunLimits({})
-        error = with_ending(shorten(error), Ending.MAX_ELAPSED)
         # at that moment itself it may still start
         run.limits.retries[position] = self._deadlines.at(latest + 1, self._end_waiting, run, position, error, status)
 
