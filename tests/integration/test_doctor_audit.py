@@ -126,6 +126,17 @@ async def test_a_payload_that_is_no_json_is_counted_and_named(open_mesh: OpenMes
     assert of(found.findings, "gaps")[0].level is Level.WRONG
 
 
+async def test_checkpoints_that_cannot_be_read_are_named(open_mesh: OpenMesh, tmp_path: Path) -> None:
+    await fill(open_mesh)
+    file = tmp_path / "mesh.db.audit" / "checkpoints.jsonl"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InvalidRequest, match="checkpoints"):
+        await look(tmp_path / "mesh.db")
+    (finding,) = await lag_of(tmp_path / "mesh.db")
+    assert finding.level is not Level.OK
+
+
 async def test_who_restored_pruned_or_deleted_is_noted(open_mesh: OpenMesh, tmp_path: Path) -> None:
     async with open_mesh() as mesh:
         tenant_id = (await mesh.create_tenant("Acme")).tenant_id

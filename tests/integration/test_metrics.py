@@ -8,7 +8,14 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from synergymesh import EnterpriseSynergyMeshOrchestrator, Orchestrator, TenantTier
+from synergymesh import (
+    EnterpriseSynergyMeshOrchestrator,
+    Orchestrator,
+    ResourceQuota,
+    RetryPolicy,
+    TenantTier,
+    Workflow,
+)
 from synergymesh.engine.direct_calls import DirectCall
 from synergymesh.settings import read_settings
 from synergymesh.telemetry.endpoint import MetricsEndpoint
@@ -20,6 +27,17 @@ async def good() -> int:
 
 async def bad() -> None:
     raise ValueError
+
+
+gate = asyncio.Event()
+failures_left = 2
+
+
+async def flaky() -> None:
+    global failures_left
+    failures_left -= 1
+    if failures_left >= 0:
+        raise ValueError("not yet")
 
 
 def families(text: str) -> dict[str, Metric]:
@@ -78,6 +96,33 @@ def test_buckets_never_fall(text: str) -> None:
         if family.type == "histogram":
             counts = [sample.value for sample in family.samples if sample.name.endswith("_bucket")]
             assert counts == sorted(counts)
+
+
+async def test_retries_waiting_tasks_decisions_and_limits_are_counted() -> None:
+    global failures_left
+    failures_left = 2
+    gate.clear()
+    quota = ResourceQuota(max_concurrent_tasks=1)
+    async with Orchestrator(":memory:") as mesh:
+        tenant_id = (await mesh.create_tenant("Acme", TenantTier.ENTERPRISE, quota=quota)).tenant_id
+        again = RetryPolicy(max_retries=5, initial_delay=0)
+        await (await mesh.submit(Workflow("flaky").add(flaky, id="a", retry=again), tenant=tenant_id)).result()
+        runs = [await mesh.submit(Workflow("gated").add(gate.wait, id="a"), tenant=tenant_id) for _ in range(4)]
+        found = families(await mesh.metrics_text())
+        gate.set()
+        for run in runs:
+            await run.result()
+        assert value(found, "synergymesh_task_retries_total", tenant=tenant_id) == 2
+        assert value(found, "synergymesh_tasks_running", tenant=tenant_id) == 1
+        assert value(found, "synergymesh_tasks_waiting", tenant=tenant_id) == 3
+        assert value(found, "synergymesh_backlog_tasks", tenant=tenant_id) == 4
+        assert value(found, "synergymesh_executor_slots_used") == 1
+        assert value(found, "synergymesh_task_starts_total") == 4
+        assert value(found, "synergymesh_dispatch_seconds_total") > 0
+        assert value(found, "synergymesh_limit_hits_total", tenant=tenant_id, reason="concurrency") >= 1
+        assert value(found, "synergymesh_commit_units_total") >= value(found, "synergymesh_commits_total") > 0
+        later = families(await mesh.metrics_text())
+        assert value(later, "synergymesh_backlog_tasks", tenant=tenant_id) == 0
 
 
 async def test_tenants_beyond_the_limit_are_summed_up() -> None:

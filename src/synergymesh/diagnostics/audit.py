@@ -17,6 +17,7 @@ from synergymesh.diagnostics.findings import Finding, note, ok, wrong
 from synergymesh.domain.audit.actions import CATALOGUE, Action, Outcome
 from synergymesh.domain.audit.verification import Damage, LogReport, Verdict
 from synergymesh.domain.instants import Instant, to_datetime
+from synergymesh.errors import InvalidRequest
 from synergymesh.ports.audit_keeping import AuditScan, UnsuccessfulRecord
 from synergymesh.settings import read_settings
 from synergymesh.store.sqlite import SqliteReader
@@ -100,19 +101,21 @@ async def examine_audit(
         tenant_id: whose log; '' for the mesh's own, None for all.
 
     Raises:
-        InvalidRequest: that is no database file.
+        InvalidRequest: that is no database file, or its checkpoints cannot be read.
         StoreError: it cannot be read.
         AuditKeyError: the key beside it cannot be used.
     """
     reader = SqliteReader(database)
-    await reader.open()
     places = audit_places(read_settings(database=database), reader.path)
     assert places.checkpoints is not None
     assert places.key is not None
-    file = CheckpointFile(places.checkpoints)
     present = present_key(places.key)
     keys = [] if present is None else [present]
-    lines = [line for _, line in file.lines()] if keys else []  # before the log, which may grow meanwhile
+    try:  # before the log, which may grow meanwhile
+        lines = [line for _, line in CheckpointFile(places.checkpoints).lines()] if keys else []
+    except OSError as error:
+        raise InvalidRequest(f"the checkpoints cannot be read: {error}.", field="checkpoints") from None
+    await reader.open()
 
     def work(scan: AuditScan) -> tuple[LogReport, list[UnsuccessfulRecord], list[AuditEntry]]:
         report = verify_log(scan, keys, lines, tenant_id=tenant_id)
