@@ -397,8 +397,9 @@ def test_what_is_not_guaranteed_any_more_can_be_used_by_the_others_at_once() -> 
     scheduler = family(x=None, y=CohortShare(nominal=whole, lending=Capacity(0, 0, 0)))
     flood(scheduler, "x")
     assert start_all(scheduler) == []
-    (blocker, *_) = scheduler.why(scheduler._queues["x"].ready[0][4], 0, NOW)
-    assert (blocker.reason, blocker.resource) == (Reason.CAPACITY, "kept for others")
+    (blocker, *_) = scheduler.why(next(scheduler._queues["x"].waiting())[4], 0, NOW)
+    assert (blocker.reason, blocker.resource) == (Reason.CONCURRENCY, "slots not guaranteed to others")
+    assert blocker.is_hopeless
     scheduler.add_tenant("y", limits=UNLIMITED, weight=1, share=None)
     assert by_tenant(start_all(scheduler)) == {"x": 10}
 
@@ -543,10 +544,7 @@ def some_shares(draw: st.DrawFn) -> CohortShare:
 
 def has_nominal_room(scheduler: Scheduler[Run], queue: Queue[Run], request: Request) -> bool:
     """Tell whether a member is promised that it gets so much: within its own limits, and not borrowed."""
-    assert queue.parent is not None
     share = queue.share
-    if not queue.slots or not queue.parent.most_for(queue).slots:
-        return False
     if not scheduler.can_ever_run(queue.tenant_id, request):
         return False
     if share is None:
@@ -617,6 +615,30 @@ def test_every_head_that_fits_while_nothing_runs_starts_however_busy_the_others_
         if not waiting:
             return
     raise AssertionError({name: [str(b) for b in scheduler.why(run, 0, now)] for run, name in waiting.items()})
+
+
+@pytest.mark.parametrize(
+    ("limits", "guaranteed", "reason"),
+    [
+        (replace(UNLIMITED, memory_mb=10), NOTHING, Reason.MEMORY),
+        (replace(UNLIMITED, cpu_millis=10), NOTHING, Reason.CPU),
+        (replace(UNLIMITED, memory_mb=15), Capacity(0, 3, 0), Reason.CAPACITY),
+    ],
+)
+def test_a_family_and_its_sub_tenants_say_what_of_the_quota_they_were_short_of(
+    limits: Limits, guaranteed: Capacity, reason: Reason
+) -> None:
+    scheduler = scheduler_of("parent", limits=limits)
+    share = CohortShare(nominal=guaranteed._replace(slots=1), lending=Capacity(1, 0, 0))
+    scheduler.add_tenant("owner", limits=UNLIMITED, weight=1, parent="parent", share=share)
+    scheduler.add_tenant("x", limits=UNLIMITED, weight=1, parent="parent")
+    for position in range(2):
+        push(scheduler, "x", Run(), position, request=Request(7, 7))
+    (running,) = start_all(scheduler)
+    views = {view.tenant_id: view for view in scheduler.snapshot(NOW)}
+    assert views["x"].last_reason is views["parent"].last_reason is reason
+    scheduler.release(running, NOW)
+    assert len(start_all(scheduler)) == 1
 
 
 def test_a_more_urgent_head_puts_a_sub_tenant_where_it_belongs() -> None:

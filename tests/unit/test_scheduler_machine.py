@@ -167,8 +167,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         return Capacity(*(min(w, max(mine, w - o)) for w, mine, o in zip(whole, own, others, strict=True)))
 
     def can_ever_run(self, queue: str, request: Request) -> bool:
-        limits = [self.capacity, self.not_guaranteed(queue), *(model.most() for model, _ in self.levels(queue))]
-        return all(request.memory_mb <= most.memory_mb and request.cpu_millis <= most.cpu_millis for most in limits)
+        left = self.not_guaranteed(queue)
+        limits = [self.capacity, left, *(model.most() for model, _ in self.levels(queue))]
+        return left.slots > 0 and all(
+            request.memory_mb <= most.memory_mb and request.cpu_millis <= most.cpu_millis for most in limits
+        )
 
     def head(self, queue: str) -> int | None:
         waiting = self.tenants[queue].waiting

@@ -485,8 +485,8 @@ def can_ever_run(queue: Queue[WorkT], request: Request) -> bool:
         if above is None:
             return True
         if above.guarantees:
-            _, memory_mb, cpu_millis = above.most_for(member)
-            if request.memory_mb > memory_mb or request.cpu_millis > cpu_millis:
+            slots, memory_mb, cpu_millis = above.most_for(member)
+            if slots < 1 or request.memory_mb > memory_mb or request.cpu_millis > cpu_millis:
                 return False
         member = above
     return False

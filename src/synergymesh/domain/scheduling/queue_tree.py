@@ -25,7 +25,7 @@ from synergymesh.domain.scheduling.queue_views import TenantView, view_of
 from synergymesh.domain.scheduling.tenant_queue import Item, Member, Queue, WorkT
 
 HOUR_LIMIT: Final = Reason.HOUR_LIMIT
-SHORT_OF_ROOM: Final = frozenset({None, Reason.MEMORY, Reason.CPU})
+SHORT_OF_ROOM: Final = frozenset({None, Reason.MEMORY, Reason.CPU, Reason.CAPACITY})
 """What holds a cohort that may go on when another of its members wants to start."""
 
 
@@ -195,6 +195,7 @@ class QueueTree(Generic[WorkT]):
         member.throttle = share
         member.set_limits(member.limits, member.share)
         self._look_again(member)
+        self._take_back(member)
 
     def refresh(self, tenant_id: str) -> None:
         """Look again at a tenant's head, because a task of it was cancelled."""

@@ -214,8 +214,9 @@ def shared_blockers(root: Cohort[WorkT], queue: Queue[WorkT], request: Request) 
 
 def kept_blockers(cohort: Cohort[WorkT], queue: Queue[WorkT], request: Request) -> Iterator[Blocker]:
     """Give what is kept for other members of a level: their guarantees, or room for a head that waits longer."""
-    _, memory_mb, cpu_millis = cohort.most_for(cohort.member_of(queue))
+    slots, memory_mb, cpu_millis = cohort.most_for(cohort.member_of(queue))
     for reason, resource, most, whole, used, asked in (
+        (Reason.CONCURRENCY, "slots", slots, cohort.slots, cohort.running, 1),
         (Reason.MEMORY, "memory_mb", memory_mb, cohort.memory, cohort.memory_used, request.memory_mb),
         (Reason.CPU, "cpu_millis", cpu_millis, cohort.cpu, cohort.cpu_used, request.cpu_millis),
     ):

@@ -43,7 +43,7 @@ CONCURRENCY: Final = Reason.CONCURRENCY
 MEMORY: Final = Reason.MEMORY
 CPU: Final = Reason.CPU
 CAPACITY: Final = Reason.CAPACITY
-FREED_BY_AN_END = frozenset({None, CONCURRENCY, MEMORY, CPU})
+FREED_BY_AN_END = frozenset({None, CONCURRENCY, MEMORY, CPU, CAPACITY})
 
 
 class Scheduler(QueueTree[WorkT]):
@@ -455,7 +455,8 @@ class Scheduler(QueueTree[WorkT]):
                     elif cohort.fits(member, request):
                         return member
                     else:
-                        member.last_reason = CAPACITY if above is None or cohort.fits_here(member, request) else MEMORY
+                        is_above = above is None or cohort.fits_here(member, request)
+                        member.last_reason = CAPACITY if is_above else _short_of(cohort, request)
                         cohort.close(member, request)
                         self.looks_left -= 1
                         if self.looks_left <= 0:
@@ -471,7 +472,7 @@ class Scheduler(QueueTree[WorkT]):
                         cohort.close(member, NO_REQUEST)
                         self.looks_left -= 1
                         continue
-                    reason = MEMORY
+                    reason = _short_of(member, member.closed.least())
             heappop(heap)
             member.entry = 0
             if reason is not None:
@@ -544,3 +545,10 @@ class Scheduler(QueueTree[WorkT]):
             if item_ is not None and isinstance(member, Queue) and item_[4] is run and item_[5] == position:
                 return member, item_, at
         return None
+
+
+def _short_of(cohort: Cohort[WorkT], request: Request) -> Reason:
+    """Say what a cohort has too little of for a request: its own, or what it does not keep for others."""
+    if request.memory_mb > cohort.memory - cohort.memory_used:
+        return MEMORY
+    return CPU if request.cpu_millis > cohort.cpu - cohort.cpu_used else CAPACITY
