@@ -129,9 +129,9 @@ class AuditKeeping(Protocol):
         ...
 
     async def delete_pruned_audit_entries(self, limit: int) -> int:
-        """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left.
+        """Delete entries that tombstones account for, at most `limit`, and as many as go in some milliseconds.
 
-        Those of a tenant under a hold stay until it is released.
+        Gives how many, 0 when none is left. Those of a tenant under a hold stay until it is released.
         """
         ...
 

@@ -66,7 +66,7 @@ class AuditKeepingWrites:
         return await self._write(audit_keeping.add_tombstones, tombstones, noted)
 
     async def delete_pruned_audit_entries(self: _Writes, limit: int) -> int:
-        """Delete at most about `limit` entries that tombstones account for; give how many."""
+        """Delete entries that tombstones account for, at most `limit` and only a moment long; give how many."""
         return await self._write(audit_keeping.delete_pruned, limit)
 
     async def hold_audit(self: _Writes, hold: HoldRecord, noted: Noted) -> bool:

@@ -6,6 +6,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Sequence
 from operator import itemgetter
+from time import perf_counter
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -20,6 +21,12 @@ from synergymesh.store.schema import audit_entries, audit_holds, audit_subject_k
 from synergymesh.store.space import cut_log
 from synergymesh.store.statements import compile_query
 from synergymesh.store.transactions import transaction
+
+DELETE_SECONDS = 0.01
+"""How long the entries of one transaction may be deleted: a commit waits that long behind it."""
+
+DELETE_ROWS = 500
+"""Entries that are deleted between two looks at the time: one or two milliseconds."""
 
 _TENANT: sa.BindParameter[str] = sa.bindparam("tenant_id")
 
@@ -109,11 +116,12 @@ def add_tombstones(connection: sqlite3.Connection, tombstones: Sequence[Tombston
 
 
 def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
-    """Delete at most about `limit` entries that tombstones account for; give how many, 0 when none is left.
+    """Delete entries that tombstones account for, at most `limit` and only a moment long; give how many.
 
-    Those of a tenant under a hold stay: it may have been placed after they were pruned.
+    Those of a tenant under a hold stay: it may have been placed after they were pruned. 0 when nothing else is left.
     """
     deleted = 0
+    end = perf_counter() + DELETE_SECONDS
     with transaction(connection):
         while deleted < limit:
             row = connection.execute(_PENDING).fetchone()
@@ -124,17 +132,14 @@ def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
             # They are emptied from the last one on.
             left = bisect_left(gaps, True, key=lambda gap: not _has_entries(connection, record.tenant_id, gap))
             for gap in reversed(gaps[:left]):
-                if deleted >= limit:
-                    return deleted
-                arguments = {
-                    "tenant_id": record.tenant_id,
-                    "first": gap.first,
-                    "last": gap.last,
-                    "limit": limit - deleted,
-                }
-                deleted += connection.execute(_DELETE, arguments).rowcount
-            if deleted >= limit:
-                return deleted
+                arguments = {"tenant_id": record.tenant_id, "first": gap.first, "last": gap.last}
+                piece = 1
+                while piece:
+                    if deleted >= limit or (deleted and perf_counter() > end):
+                        return deleted
+                    rows = min(DELETE_ROWS, limit - deleted)
+                    piece = connection.execute(_DELETE, {**arguments, "limit": rows}).rowcount
+                    deleted += piece
             arguments = {"tenant_id": record.tenant_id, "first": record.first_seq, "last": record.last_seq}
             connection.execute(_DONE, arguments).close()
     return deleted
