@@ -394,7 +394,7 @@ def export_key(
 
 @keys_app.command()
 def rotate(database: DatabaseOption = DATABASE_DEFAULT, as_json: JsonOption = False) -> None:
-    """Replace the key; the old one vouches for the new one, and is destroyed."""
+    """Replace the key: the old one vouches for the new one, and is revoked and destroyed."""
 
     async def replace(mesh: Asking, tenant_id: str | None) -> AuditKey:
         from synergymesh.local.verbs import ROTATE_AUDIT_KEY
