@@ -823,9 +823,14 @@ async def test_pruning_under_a_hold_is_told_by_the_order_in_the_chain_and_not_by
         assert await mesh.prune_audit(log.acme) > 0
     assert (await ahead.verify()).findings == []
     log.change("DELETE FROM audit_holds")
+    path = tmp_path / "x.jsonl"
     async with Orchestrator(url, clock=Later(101)) as mesh:
         pruned = await mesh.prune_audit(log.acme)
+        await mesh.export_audit(str(path))
     assert pruned > 0
+    assert {each.damage for each in verify_export(path, manifest_path(path), [log.key]).findings} == {
+        Damage.PRUNED_UNDER_HOLD
+    }
     report = await log.verify()
     assert {each.damage for each in report.findings} == {Damage.PRUNED_UNDER_HOLD, Damage.MISSING}
     assert only(report)[1] == log.acme

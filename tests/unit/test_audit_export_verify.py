@@ -375,9 +375,12 @@ def stone(first: int, last: int, key: SigningKey = KEY) -> SignedTombstone:
 
 @pytest.mark.parametrize(("first", "last"), [(1, 3), (4, 6), (7, 9), (1, 9)])
 def test_what_was_pruned_is_accounted_for_by_a_signed_tombstone(tmp_path: Path, first: int, last: int) -> None:
+    part = Asked(until=99)  # the entry that names the tombstone may come behind
     only = {"tenant-a": TENANTS["tenant-a"]}
     pruned = tuple(range(first, last + 1))
-    path = export(tmp_path / "log.jsonl", only, tombstones={"tenant-a": [stone(first, last)]}, pruned=pruned)
+    path = export(
+        tmp_path / "log.jsonl", only, tombstones={"tenant-a": [stone(first, last)]}, pruned=pruned, asked=part
+    )
     report = verify(path)
     assert report.is_intact
     assert report.pruned == last - first + 1
@@ -385,6 +388,14 @@ def test_what_was_pruned_is_accounted_for_by_a_signed_tombstone(tmp_path: Path, 
     assert found(bare)[0] in (Damage.MISSING, Damage.TRUNCATED)
     forged = export(tmp_path / "f.jsonl", only, tombstones={"tenant-a": [stone(first, last, OTHER)]}, pruned=pruned)
     assert found(forged)[0] is Damage.WRONG_KEY
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"action":"audit.', b'{"action":"audit.held"}', b'{"action":"audit.' + b"[" * 9_999]
+)
+def test_a_payload_that_says_nothing_of_a_hold_breaks_no_verifier(tmp_path: Path, payload: bytes) -> None:
+    hash_ = chain_hashes("tenant-a", 1, genesis_hash(LOG, "tenant-a"), [payload])[0]
+    assert verify(export(tmp_path / "log.jsonl", {"tenant-a": [(1, hash_, payload)]})).findings == []
 
 
 # --- one line, harmless ---------------------------------------------------------------------------------------------

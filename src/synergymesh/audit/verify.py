@@ -29,6 +29,7 @@ from synergymesh.audit.export_format import (
 )
 from synergymesh.audit.keys import read_public, verify_signature
 from synergymesh.domain.audit.forms import MANIFEST_TAG, Gap, Head, genesis_hash
+from synergymesh.domain.audit.keeping import Keeping
 from synergymesh.domain.audit.trust import WHY, SignedLink, Trust, read_record, verify_checkpoints, verify_tombstones
 from synergymesh.domain.audit.verification import Damage, Finding, LogReport, Row, Verdict, verify_chain
 from synergymesh.errors import AuditKeyError
@@ -193,12 +194,25 @@ class _Export:
         if head.seq > before.seq:
             pins = {head.seq: head.hash, **pins}
         signed = _range(gaps, head)
-        chain = verify_chain(self.manifest.log_id, tenant_id, rows, pins=pins, gaps=signed, start=start)
+        keeping = Keeping(is_whole=start is None)
+        chain = verify_chain(
+            self.manifest.log_id,
+            tenant_id,
+            rows,
+            pins=pins,
+            gaps=signed,
+            start=start,
+            disagrees=keeping.see_payload,
+        )
         if self.unreadable is not None and chain.finding is not None and chain.finding.seq == chain.head.seq + 1:
             chain = replace(chain, finding=None)  # what follows may be there, behind the line that cannot be read
             self.unreadable = replace(self.unreadable, tenant_id=tenant_id, seq=chain.head.seq + 1)
         self.report.add(chain)
         is_whole = self.manifest.until is None and self.unreadable is None
+        if is_whole and start is None and chain.finding is None:
+            # The entry about a pruning comes behind everything that went, so only the end of the chain names all.
+            contents = [stone.content() for stone in stones]
+            self.report.findings += keeping.compare_tombstones(tenant_id, stones, contents)
         if is_whole and chain.finding is None and chain.head.seq < section.end:
             detail = f"entry {head.seq + 1:,} and what followed was gone already; {section.end:,} had been sealed."
             self.report.findings.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -33,23 +33,20 @@ class _Sealed(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Sealed).decode
 
 
-class _Columns:
-    """Compare the columns of entries with their payloads; pass on what the chain says of its keeping."""
+def _compare_columns(keeping: Keeping) -> Callable[[Row], str | None]:
+    """Give what says which column of an entry disagrees with its payload, or that it stands elsewhere in the log.
 
-    def __init__(self, keeping: Keeping) -> None:
-        self._keeping = keeping
-        self._place = 0
+    What the chain says of its keeping is passed on. Every entry of a log goes through this, hence the closure.
+    """
+    last = 0
 
-    def disagrees(self, row: Row) -> str | None:
-        """Say which column does not say what the payload does, or that it stands elsewhere in the log."""
+    def disagrees(row: Row) -> str | None:
+        nonlocal last
         try:
             sealed = _decode(row[2])
         except msgspec.MsgspecError:
             return "has a payload that is no entry"
-        seq, _, payload, at, action, entity, version, actor, outcome, tenant_id, place = row
-        if place <= self._place:
-            return "stands in the log before what it follows in its chain"
-        self._place = place
+        _, _, _, at, action, entity, version, actor, outcome, tenant_id, place = row
         if (
             sealed.action == action
             and sealed.at == at
@@ -58,14 +55,20 @@ class _Columns:
             and sealed.version == version
             and sealed.outcome == outcome
             and sealed.tenant_id == tenant_id
+            and place > last
         ):
+            last = place
             if action in TOLD_OF:
-                self._keeping.see(action, seq, at, payload)
+                keeping.see(action, row[0], at, row[2])
             return None
         for name, value in zip(_Sealed.__struct_fields__, row[3:], strict=False):
             if getattr(sealed, name) != value:
                 return f"has the {name} {value!r:.100} in its column, and {getattr(sealed, name)!r:.100} was sealed"
+        if place <= last:
+            return "stands in the log before what it follows in its chain"
         return "has a column of another type"
+
+    return disagrees
 
 
 def verify_log(
@@ -177,7 +180,7 @@ class _Verification:
             is_recorded=True,
             start=start,
             shows_start=start is not None,
-            disagrees=_Columns(keeping).disagrees,
+            disagrees=_compare_columns(keeping),
         )
         report.add(chain)
         report.findings += findings
@@ -186,7 +189,8 @@ class _Verification:
             report.findings.append(Finding(damage=Damage.INSERTED, tenant_id=tenant_id, seq=None, detail=detail))
         if chain.finding is None:
             contents = [each.content for each in records if isinstance(each.content, bytes)]
-            report.findings += keeping.compare(tenant_id, tombstones, contents, self.held.get(tenant_id))
+            report.findings += keeping.compare_tombstones(tenant_id, tombstones, contents)
+            report.findings += keeping.compare_hold(tenant_id, self.held.get(tenant_id))
 
     def _count_rows(self) -> None:
         """Look for rows that are in the table and in no chain, and for places in the log that were never given.

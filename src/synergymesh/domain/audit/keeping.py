@@ -10,18 +10,31 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.audit.forms import Tombstone
-from synergymesh.domain.audit.verification import Damage, Finding
+from synergymesh.domain.audit.verification import Damage, Finding, Row
 
 TOLD_OF = frozenset({Action.AUDIT_HELD.value, Action.AUDIT_RELEASED.value, Action.AUDIT_PRUNED.value})
 """The actions that are looked at."""
 
 
+_TOLD = b'{"action":"audit.'
+
+
 def tombstone_name(content: bytes) -> str:
     """Give the name by which the entry about a pruning names a tombstone: the hash of its content, as hex."""
     return sha256(content).hexdigest()
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    """Read a payload; one that is none says nothing of what is looked for here."""
+    try:
+        said = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +67,7 @@ class Keeping:
 
     def see(self, action: str, seq: int, at: int, payload: bytes) -> None:
         """Take an entry with one of the actions `TOLD_OF`."""
-        try:
-            said = json.loads(payload)
-        except (ValueError, RecursionError):
-            return  # it says nothing of what is looked for here
-        details = said.get("details") if isinstance(said, dict) else None
+        details = _object(payload).get("details")
         told = details if isinstance(details, dict) else {}
         if action == Action.AUDIT_PRUNED:
             names = told.get("tombstones")
@@ -70,20 +79,23 @@ class Keeping:
         if action == Action.AUDIT_HELD:
             self.hold = Hold(seq=seq, reason=told.get("reason"), held_at=at)
 
-    def compare(
-        self,
-        tenant_id: str,
-        tombstones: Sequence[Tombstone],
-        contents: Iterable[bytes],
-        held: tuple[object, object] | None,
+    def see_payload(self, row: Row) -> None:
+        """Take an entry of which there is only the payload."""
+        payload: bytes = row[2]
+        if payload.startswith(_TOLD):
+            action = _object(payload).get("action")
+            if action in TOLD_OF:
+                self.see(action, row[0], 0, payload)
+
+    def compare_tombstones(
+        self, tenant_id: str, tombstones: Sequence[Tombstone], contents: Iterable[bytes]
     ) -> list[Finding]:
-        """Compare with what stands beside the chain.
+        """Compare with the tombstones of the chain.
 
         Args:
             tenant_id: whose chain.
             tombstones: those with a good signature.
             contents: of all tombstones.
-            held: reason and time of the hold that is recorded beside the chain; None when none is.
         """
         findings = []
         for tombstone in tombstones:
@@ -95,11 +107,14 @@ class Keeping:
             if name not in there:
                 detail = f"a tombstone that entry {seq:,} names is gone."
                 findings.append(Finding(damage=Damage.MISSING, tenant_id=tenant_id, seq=seq, detail=detail))
-        if self.is_hold_known:
-            expected = None if self.hold is None else (self.hold.reason, self.hold.held_at)
-            if held != expected:
-                findings.append(self._of_hold(tenant_id, held))
         return findings
+
+    def compare_hold(self, tenant_id: str, held: tuple[object, object] | None) -> list[Finding]:
+        """Compare with reason and time of the hold that is recorded beside the chain; None when none is."""
+        if not self.is_hold_known:
+            return []
+        expected = None if self.hold is None else (self.hold.reason, self.hold.held_at)
+        return [] if held == expected else [self._of_hold(tenant_id, held)]
 
     def _judge(self, tenant_id: str, tombstone: Tombstone) -> Finding | None:
         seq, was_held = self._named.get(tombstone_name(tombstone.content()), (0, False))
