@@ -304,32 +304,25 @@ class Cohort(Member[WorkT]):
                 assert isinstance(family, Cohort)
                 closed.leave(family)
                 closed.add(entry, NO_REQUEST if family.closed is None else family.closed.least())
-            upcoming = self.upcoming = self._first_that_fits()
+            upcoming = self.upcoming = self._first_in(self.closed, above=True)
         elif upcoming is None:
             return
-        elif not closed.holds(upcoming):
-            upcoming = self.upcoming = self._first_that_fits()
-        while upcoming is not None:
+        elif not closed.holds(upcoming) or not self._still_fits(upcoming[2]):
+            upcoming = self.upcoming = self._first_in(self.closed, above=True)  # others have started meanwhile
+        if upcoming is not None:
             eligible = first(self.heap)
-            if eligible is not None and eligible < upcoming:
-                return
-            member = upcoming[2]
-            if isinstance(member, Queue) and not self._head_fits(member):
-                upcoming = self.upcoming = self._first_that_fits()  # others have started meanwhile
-                continue
-            self._open(upcoming)
-            return
+            if eligible is None or upcoming < eligible:
+                self._open(upcoming)
 
     def _open(self, entry: Entry[WorkT]) -> None:
         self.leave(entry[2])
         heappush(self.heap, entry)
 
-    def _head_fits(self, queue: Queue[WorkT]) -> bool:
-        item = queue.head()
-        return item is None or self.fits(queue, item[7])
-
-    def _first_that_fits(self) -> Entry[WorkT] | None:
-        return self._first_in(self.closed, above=True)
+    def _still_fits(self, member: Member[WorkT]) -> bool:
+        if not isinstance(member, Queue):
+            return True  # seen when its turn comes
+        item = member.head()
+        return item is None or self.fits(member, item[7])
 
     def _first_in(self, closed: WaitingRoom[WorkT] | None, *, above: bool) -> Entry[WorkT] | None:
         if closed is None:
@@ -389,6 +382,8 @@ class Cohort(Member[WorkT]):
             charge_of: gives the dominant share of a request.
         """
         entry = NEVER if self.closed is None else self.closed.first()
+        if self.claim is None and self.pending is None and (entry is NEVER or self.virtual_time <= entry[2].start_tag):
+            return  # the usual case: nobody was overtaken
         # one that borrows may never get its room, so it gives its place to one that does not
         if self.has_claim() and not (self.claim_borrows and (entry[0] < BORROWING or self.pending)):
             self._claim_above(charge_of)
