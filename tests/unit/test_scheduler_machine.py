@@ -56,6 +56,7 @@ class Model:
     share: CohortShare | None = None
     throttle: int | None = None
     paused: bool = False
+    gates: dict[int, int] = field(default_factory=dict)
     waiting: dict[int, Task] = field(default_factory=dict)
     running: dict[int, Grant[Run]] = field(default_factory=dict)
     starts: list[Instant] = field(default_factory=list)
@@ -123,6 +124,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.tell(tenant_id)
             model = self.tenants[tenant_id]
             self.scheduler.throttle(tenant_id, model.throttle)
+            for circuit, permits in model.gates.items():
+                self.scheduler.set_gate(tenant_id, circuit, permits=permits)
             if model.paused:
                 self.scheduler.pause(tenant_id)
         self.virtual_time = 0
@@ -174,11 +177,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
 
     def head(self, queue: str) -> int | None:
-        waiting = self.tenants[queue].waiting
+        waiting, gates = self.tenants[queue].waiting, self.tenants[queue].gates
         heads = [
             p
             for p, task in waiting.items()
-            if not task.at and self.run.wants(p) and self.can_ever_run(queue, task.request)
+            if not task.at
+            and self.run.wants(p)
+            and gates.get(task.component, 1) > 0
+            and self.can_ever_run(queue, task.request)
         ]
         return min(heads, key=lambda p: waiting[p].tag, default=None)
 
@@ -266,6 +272,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             cost=task.cost,
             request=task.request,
             component=task.component,
+            circuit=task.component,
             since=task.since,
             at=task.at,
         )
@@ -315,6 +322,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tenants[tenant_id].throttle = percent
         self.scheduler.throttle(tenant_id, percent)
 
+    @rule(tenant_id=st.sampled_from(QUEUES), circuit=st.integers(0, 2), permits=st.sampled_from([None, 0, 0, 1, 2]))
+    def hold_back(self, tenant_id: str, circuit: int, permits: int | None) -> None:
+        gates = self.tenants[tenant_id].gates
+        if permits is None:
+            gates.pop(circuit, None)
+            self.scheduler.open_gate(tenant_id, circuit)
+        else:
+            gates[circuit] = permits
+            self.scheduler.set_gate(tenant_id, circuit, permits=permits)
+
     @rule(slots=st.integers(1, 6), memory_mb=st.integers(4, 12))
     def change_capacity(self, slots: int, memory_mb: int) -> None:
         self.capacity = Capacity(slots, memory_mb, 8)
@@ -349,7 +366,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert queue in eligible
         assert grant.position == self.head(queue), "the most urgent first"
         assert grant.request == model.waiting[grant.position].request
-        del model.waiting[grant.position]
+        circuit = model.waiting.pop(grant.position).component
+        if circuit in model.gates:
+            model.gates[circuit] -= 1
         model.running[grant.position] = grant
         self.run.gone.add(grant.position)
         self.count_start(queue, grant)
@@ -463,6 +482,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         if blocker.reason is Reason.PAUSED:
             self.pause_or_resume(blocker.level)
+        if blocker.reason is Reason.CIRCUIT_OPEN:
+            self.hold_back(blocker.level, int(blocker.resource), None)
         if blocker.resource.endswith("not guaranteed to others"):
             for name in FAMILY:
                 if (share := self.tenants[name].share) is not None:
