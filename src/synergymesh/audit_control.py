@@ -93,9 +93,11 @@ class AuditControl:
     ) -> LogReport:
         """Verify the audit log against its signed checkpoints; name the first bad entry of each chain.
 
+        The report's `verdict` is intact, damaged, or unproven: nothing is wrong, and nothing signed speaks for it.
+
         Args:
             tenant: whose chain; '' for the mesh's own, None for all.
-            since: the number of the checkpoint from which on.
+            since: the number of the checkpoint from which on; what is wrong with those before it is a note.
             keys: trusted public keys (PEM, a file, or hexadecimal); the one beside the database when empty.
             checkpoints: a file or a directory of checkpoints that were kept elsewhere, in place of the database's.
             as_tenant: whether the tenant itself asks.
@@ -105,6 +107,7 @@ class AuditControl:
 
         Raises:
             InvalidRequest: there is no such checkpoint.
+            UnknownTenant: the log has nothing of this tenant.
             AuditKeyError: a key cannot be used.
         """
         return await self._running.auditing.verify(
