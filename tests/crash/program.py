@@ -102,6 +102,22 @@ async def flaky(*before: Any) -> int:
     return 1 + sum(before)
 
 
+async def undo(done: int) -> None:
+    await asyncio.sleep(note())
+
+
+@task(compensate=undo)
+async def undoable(*before: Any) -> int:
+    await asyncio.sleep(note())
+    return 1 + sum(before)
+
+
+@task(retry=RetryPolicy(max_retries=0))
+async def fails(*before: Any) -> None:
+    await asyncio.sleep(note())
+    raise ConnectionError("always")
+
+
 @task
 async def kills() -> None:
     note()
@@ -117,10 +133,14 @@ for layer in range(5):
     for place in range(5):
         below = [ref(f"l{layer - 1}-{p}") for p in range(5)] if layer else []
         layers.add(in_thread if place == 0 else on_loop, id=f"l{layer}-{place}", args=below)
+trip = Workflow("trip").add(undoable, id="s0")
+for number in range(1, 3):
+    trip.add(undoable, id=f"s{number}", args=[ref(f"s{number - 1}")])
+trip.add(fails, id="s3", args=[ref("s2")])
 killer = Workflow("killer").add(kills, id="culprit").add(on_loop, id="after", depends_on=["culprit"])
 killer.add(on_loop, id="beside")
 
-MIX = [single] * 10 + [chain] * 7 + [layers] * 3
+MIX = [single] * 10 + [chain] * 7 + [layers] * 3 + [trip] * 2
 
 
 def acknowledged() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,9 +25,13 @@ KILLS_AT_THE_BEGIN = 6
 MET_OFTEN = ("commit", "result", "submission", "end.", "dispatch", "task", "outcome")
 """Fault points that a process comes to again and again: it may die there later than the first time."""
 
-SIZES = {"single": 1, "chain": 6, "layers": 25}
+SIZES = {"single": 1, "chain": 6, "layers": 25, "trip": 7}
+"""Tasks of a run; of a trip, three of them undo three others."""
 
-WORST_BLAME = "SELECT max(crashes + (status = 'running')) FROM tasks WHERE status <> 'success'"
+FAILS = "s3"
+"""The task of a trip that fails, so that what was done before it is undone."""
+
+WORST_BLAME = "SELECT max(crashes + (status = 'running')) FROM tasks WHERE status NOT IN ('success', 'failed')"
 
 Effect = tuple[str, str, int]
 
@@ -113,14 +118,15 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
     )}  # fmt: skip
     lost = {key: run for key, run in acknowledged.items() if run not in runs}
     assert not lost, f"{shown}: acknowledged runs are lost"
-    not_well = {run: row for run, row in runs.items() if row[0] != "success"}
+    not_well = {run: row for run, row in runs.items() if row[0] != ("failed" if row[1] == "trip" else "success")}
     assert not not_well, f"{shown}: {look('SELECT run_id, component_id, error FROM tasks WHERE error IS NOT NULL')}"
     keys = [key for _, _, key in runs.values()]
     assert len(set(keys)) == len(keys), f"{shown}: one key, two runs"
     assert {acknowledged[key] for key in acknowledged} <= set(runs)
 
     rows = look("SELECT run_id, component_id, status, attempt FROM tasks")
-    assert {status for _, _, status, _ in rows} == {"success"}, shown
+    assert {status for _, task, status, _ in rows if task != FAILS} == {"success"}, shown
+    assert {status for _, task, status, _ in rows if task == FAILS} == {"failed"}, shown
     per_run = Counter(run for run, _, _, _ in rows)
     assert all(per_run[run] == SIZES[workflow] for run, (_, workflow, _) in runs.items()), shown
 
@@ -138,6 +144,7 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
     assert look("PRAGMA integrity_check") == [("ok",)], shown
     assert look("PRAGMA foreign_key_check") == [], shown
     check_order(look, shown)
+    sagas = check_sagas(look, shown)
 
     figures = {
         "kills": kills,
@@ -147,6 +154,7 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
         "acknowledged": len(acknowledged),
         "tasks": len(rows),
         "attempts": len(effects_seen),
+        "runs that were undone": sagas,
         "open runs at a kill": open_when_killed // kills,
         "tasks during which it died, most for one": suspected[0],
         "seconds of killing": round(killed, 1),
@@ -157,6 +165,7 @@ def test_a_process_that_is_killed_again_and_again_loses_and_repeats_nothing(
     with capsys.disabled():
         print(f"\n  {figures}", end="")
     assert sorted(reached) == sorted(FAULT_POINTS), shown
+    assert sagas, f"{shown}: nothing had to be undone"
     assert open_when_killed / kills >= 50, f"{shown}: there was too little to do to show anything"
     assert len(effects_seen) > len(rows) * 1.01, f"{shown}: nothing was interrupted"
 
@@ -175,6 +184,21 @@ def check_order(look: Callable[[str], list[Any]], shown: str) -> None:
     for (run, layer), started in starts.items():
         if layer:
             assert ends[(run, layer - 1)] <= started, f"{shown}: {run}, layer {layer}"
+
+
+def check_sagas(look: Callable[[str], list[Any]], shown: str) -> int:
+    """Check that what failing runs did was undone after they failed, the latest first; give how many there were."""
+    moments: dict[str, dict[str, tuple[int, int]]] = {}
+    for run, task, started, ended in look(
+        "SELECT run_id, component_id, tasks.started_at, tasks.ended_at FROM tasks JOIN runs USING (run_id) "
+        "WHERE workflow = 'trip'"
+    ):
+        moments.setdefault(run, {})[task] = (started, ended)
+    order = [FAILS, "undo:s2", "undo:s1", "undo:s0"]
+    for run, of_task in moments.items():
+        for before, after in itertools.pairwise(order):
+            assert of_task[before][1] <= of_task[after][0], f"{shown}: {run}, {after}"
+    return len(moments)
 
 
 def test_a_task_that_kills_its_process_is_quarantined_and_the_other_runs_complete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from synergymesh.testing.faults import FAULT_POINTS
 from synergymesh.testing.inline_store import FileDatabase
 from synergymesh.testing.simulation import Options, Report, World, simulate
+from synergymesh.testing.simulation.options import FEATURES
 
 SEEDS = 500
 PARTS = 10
@@ -21,6 +23,7 @@ SHOWN = Path(__file__).name
 
 deaths: Counter[str] = Counter()
 kinds: Counter[str] = Counter()
+features: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -29,12 +32,15 @@ def test_everything_holds_in_every_world(part: int) -> None:
         report = simulate(seed)
         deaths.update(report.deaths)
         kinds[report.options.kind] += 1
+        features.update(report.options.features)
 
 
 def test_the_worlds_differ_enough_to_show_something() -> None:
     if not kinds:
         pytest.skip("the worlds did not run")
     assert len(kinds) == 8, kinds
+    assert sorted(features) == sorted(FEATURES), features
+    assert min(features.values()) > SEEDS // 20, features
     assert deaths.total() > 100, deaths
 
 
@@ -84,3 +90,12 @@ def test_a_world_on_a_file_opens_it_anew_in_every_life(seed: int, tmp_path: Path
     report = World(seed, options, database=FileDatabase(tmp_path / "mesh.db")).run()
     assert report.lives > 1
     assert (tmp_path / "mesh.db").exists()
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_world_can_be_made_of_one_feature(feature: str) -> None:
+    options = Options(kind="deaths", seconds=15.0, tenants=2, submissions=8, slots=4, deaths=2, features=(feature,))
+    report = simulate(1, options=options)
+    assert report.attempts
+    with_none = simulate(1, options=dataclasses.replace(options, features=()))
+    assert report.digest != with_none.digest

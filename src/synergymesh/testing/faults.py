@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from synergymesh.domain.fault_tolerance.retry import Outcome
+from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
+from synergymesh.domain.fault_tolerance.retry import Lost, Outcome
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import StoreError
 from synergymesh.ports.changes import RunCreated, RunFinished, TaskFinished, TaskStarted, Unit
@@ -53,6 +54,8 @@ _OF_NO_RUN: Unit = (
     TaskFinished("run-of-nobody", "none", "tenant-of-nobody", ExecutionStatus.FAILED, 1, 1, 2, None, None),
 )
 """A unit that every store refuses: its neighbours in the batch have nothing to do with it."""
+
+_LOST = Lost(ErrorInfo("synergymesh.testing.WorkerLost", "a fault of the simulation: the worker died"))
 
 
 class StoreFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +105,7 @@ class FaultyStore:
         store: the real one; every verb that it has is passed on.
         fate: decides.
         committed: is told what was recorded, before anybody else is.
+        wrote: is told of every other verb that writes: its name, its arguments and what it gave.
     """
 
     def __init__(
@@ -109,10 +113,12 @@ class FaultyStore:
         store: Store,
         fate: Fate,
         committed: Callable[[Sequence[Unit], Sequence[CommitResult]], None] = lambda units, results: None,
+        wrote: Callable[[str, tuple[Any, ...], dict[str, Any], Any], None] = lambda name, args, kwargs, result: None,
     ) -> None:
         self._store = store
         self._fate = fate
         self._committed = committed
+        self._wrote = wrote
         self._recovering = False
         self._writing = asyncio.Lock()
 
@@ -140,7 +146,13 @@ class FaultyStore:
 
     async def _write(self, name: str, verb: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         await self._fate.at(f"{name}.before")
-        result = await self._with_fault(self._fate.of_store(name), verb, args, kwargs)
+
+        async def write(*args: Any, **kwargs: Any) -> Any:
+            result = await verb(*args, **kwargs)
+            self._wrote(name, args, kwargs, result)
+            return result
+
+        result = await self._with_fault(self._fate.of_store(name), write, args, kwargs)
         await self._fate.at(f"{name}.after")
         self._recovering = name == "begin_incarnation"
         return result
@@ -189,6 +201,8 @@ class FaultyExecutor:
         executor: the real one.
         fate: decides.
         handed, reported: are told when a call is handed over, and when its outcome is reported for the first time.
+        stopped: is told when a call is stopped for the first time.
+        loses: gives the seconds after which a call is lost, if it has not ended by then; None for never.
     """
 
     def __init__(
@@ -197,12 +211,16 @@ class FaultyExecutor:
         fate: Fate,
         handed: Callable[[Call], None] = lambda call: None,
         reported: Callable[[Call, Outcome], None] = lambda call, outcome: None,
+        stopped: Callable[[Call], None] = lambda call: None,
+        loses: Callable[[Call], float | None] = lambda call: None,
     ) -> None:
         self.can_interrupt = executor.can_interrupt
         self._executor = executor
         self._fate = fate
         self._handed = handed
         self._reported = reported
+        self._stopped = stopped
+        self._loses = loses
         self._passed: dict[int, _PassedCall] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -218,17 +236,37 @@ class FaultyExecutor:
         self._fate.at_once("dispatch.handed")
         passed = self._passed[id(call)] = _PassedCall(call, self._ended)
         self._executor.run(passed)
+        seconds = self._loses(call)
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, self._lose, call)
 
     def stop(self, call: Call) -> None:
         """Ask a call to end soon."""
+        if not call.stopped:
+            self._stopped(call)
         call.stopped = True
         passed = self._passed.get(id(call))
         if passed is not None:
             self._executor.stop(passed)
 
+    def crash(self) -> None:
+        """Lose every call that has not ended, as when a pool of workers dies."""
+        for passed in list(self._passed.values()):
+            self._lose(passed.call)
+
     async def close(self) -> None:
         """Let go of everything."""
         await self._executor.close()
+
+    def _lose(self, call: Call) -> None:
+        """Report that a call is lost, and hear no more of it: its worker died, in the middle of whatever it did."""
+        passed = self._passed.pop(id(call), None)
+        if passed is None:
+            return
+        self._reported(call, _LOST)
+        call.done(_LOST)
+        passed.is_lost = True
+        self._executor.stop(passed)
 
     def _ended(self, call: Call, outcome: Outcome) -> None:
         """Take an outcome, and report it as often and as late as is decided."""
@@ -241,7 +279,8 @@ class FaultyExecutor:
 
     def _report(self, call: Call, outcome: Outcome, number: int) -> None:
         if not number:
-            self._passed.pop(id(call), None)
+            if self._passed.pop(id(call), None) is None:
+                return  # lost while its outcome was on its way
             self._reported(call, outcome)
         call.done(outcome)
         self._fate.at_once("outcome.reported")
@@ -250,23 +289,25 @@ class FaultyExecutor:
 class _PassedCall:
     """A call as the real executor sees it; its outcome goes through the faulty one."""
 
-    __slots__ = ("_call", "_ended", "handle")
+    __slots__ = ("_ended", "call", "handle", "is_lost")
 
     def __init__(self, call: Call, ended: Callable[[Call, Outcome], None]) -> None:
-        self._call = call
+        self.call = call
         self._ended = ended
         self.handle: Any = None
+        self.is_lost = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._call, name)
+        return getattr(self.call, name)
 
     @property
     def stopped(self) -> bool:
-        return self._call.stopped
+        return self.call.stopped
 
     @stopped.setter
     def stopped(self, stopped: bool) -> None:
-        self._call.stopped = stopped
+        self.call.stopped = stopped
 
     def done(self, outcome: Outcome) -> None:
-        self._ended(self._call, outcome)
+        if not self.is_lost:
+            self._ended(self.call, outcome)

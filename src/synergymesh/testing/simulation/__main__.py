@@ -14,7 +14,8 @@ from pathlib import Path
 from random import SystemRandom
 
 from synergymesh.testing.simulation.options import Options
-from synergymesh.testing.simulation.planted import BUGS, hunt
+from synergymesh.testing.simulation.planted import BUGS
+from synergymesh.testing.simulation.planting import hunt
 from synergymesh.testing.simulation.violation import Violation
 from synergymesh.testing.simulation.world import World, simulate
 
@@ -23,8 +24,8 @@ USAGE = 2
 SAID_SECONDS = 10.0
 """Pause between two lines about how far it is."""
 
-SEEDS_PER_BUG = 500
-"""Worlds in which a planted bug is looked for: as many as the normal test suite has."""
+SEEDS_PER_BUG = 1_000
+"""Worlds in which a planted bug is looked for, from seed 0 on."""
 
 BEGIN, END = "<!-- planted bugs -->\n", "<!-- /planted bugs -->"
 
@@ -82,8 +83,14 @@ def bugs(path: Path | None) -> int:
     if path is not None:
         before, rest = path.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
-        path.write_text(before + BEGIN + "\n".join(rows) + "\n" + END + after, encoding="utf-8")
+        made = f"Made with Python {version()}; another one may need more or fewer seeds.\n"
+        path.write_text(before + BEGIN + "\n".join(rows) + "\n\n" + made + END + after, encoding="utf-8")
     return 1 if missed else 0
+
+
+def version() -> str:
+    """Give the version of Python; its event loop decides about the order of things."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def main(arguments: list[str]) -> int:

@@ -6,18 +6,28 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from synergymesh.domain.fault_tolerance.retry import RetryPolicy
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.payload import decode
 from synergymesh.domain.scheduling.queue_views import TenantView
 from synergymesh.domain.states import ExecutionStatus
+from synergymesh.engine.live import Attempt
 from synergymesh.ports.changes import Unit
 from synergymesh.ports.executor import Call
 from synergymesh.ports.records import AttemptRecord, CommitResult, RunRecord, TaskRecord
 from synergymesh.ports.store import Store
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.testing.reference import interpret
+from synergymesh.testing.simulation.breaking import Breaking
 from synergymesh.testing.simulation.history import History, RunHistory, is_required, succeeded
-from synergymesh.testing.simulation.usage import Token, Usage
+from synergymesh.testing.simulation.holds import Holds
+from synergymesh.testing.simulation.keeping import Keeping
+from synergymesh.testing.simulation.options import Options
+from synergymesh.testing.simulation.rerunning import Rerunning
+from synergymesh.testing.simulation.retrying import Retrying
+from synergymesh.testing.simulation.sagas import Sagas
+from synergymesh.testing.simulation.timing import Timing
+from synergymesh.testing.simulation.usage import Token, Usage, token_of
 
 STARTED = (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 PAGE_RUNS = 500
@@ -28,19 +38,52 @@ class Checker:
 
     Args:
         fail: is called with the invariant and what broke it; does not return.
-        slots: tasks at a time over all tenants.
+        now: gives the seconds of the world.
+        options: of the world.
+        default: the retry policy of tasks that have none.
+        has_mean_budget: whether the breakers of the world let few retries through.
 
     Attributes:
         history: what was recorded.
         usage: what runs.
+        holds: what is suspended and paused.
+        timing: when what started.
+        breaking: which circuits are open.
+        sagas: what has to be undone.
+        rerunning: what goes on from what.
+        keeping: how long what is kept.
         effects: how often each attempt left its side effect.
     """
 
-    def __init__(self, fail: Callable[[str, str], None], slots: int) -> None:
-        self.history = History(fail)
-        self.usage = Usage(self.history, fail, slots)
+    def __init__(
+        self,
+        fail: Callable[[str, str], None],
+        now: Callable[[], float],
+        options: Options,
+        default: RetryPolicy,
+        *,
+        has_mean_budget: bool,
+    ) -> None:
+        self.history = history = History(fail)
+        self.usage = Usage(history, fail, options.slots)
+        self.holds = Holds(history, fail)
+        self.timing = Timing(history, fail, now, options)
+        self.breaking = Breaking(history, fail, has_mean_budget=has_mean_budget)
+        self.sagas = Sagas(history, fail)
+        self.rerunning = Rerunning(history, fail)
+        self.keeping = Keeping(history, fail)
         self.effects: dict[Token, int] = defaultdict(int)
         self._fail = fail
+        Retrying(history, fail, default)
+
+    def handed(self, call: Attempt) -> None:
+        """Check that an attempt may start (I3, I6)."""
+        excused = self.holds.excuses(token_of(call))
+        if not excused:
+            self.holds.handed(call)
+        self.usage.handed(call, call.started_at, excused=excused)
+        self.timing.handed(call)
+        self.breaking.handed(call)
 
     def committed(self, units: Sequence[Unit], results: Sequence[CommitResult]) -> None:
         """Check a commit (I2, I3, I8)."""
@@ -65,6 +108,7 @@ class Checker:
         if (context.task_id, context.attempt) in run.failed:
             self._fail("I3", f"{token} runs although it is recorded that it failed")
         component = run.components[context.task_id]
+        self.sagas.begins(run, context)
         for dependency in component.dependencies:
             ended = run.ended.get(dependency.component_id)
             if ended is None:
@@ -111,7 +155,11 @@ class Checker:
         """Check that the store has what was recorded, no more and no less (I1, I2, I3)."""
         runs = await _all_runs(store)
         history = self.history
-        alive = {i: run for i, run in history.runs.items() if run.created.tenant_id not in history.deleted}
+        alive = {
+            run_id: run
+            for run_id, run in history.runs.items()
+            if run.created.tenant_id not in history.deleted and run_id not in history.pruned
+        }
         missing = alive.keys() - runs.keys()
         if missing:
             self._fail("I1", f"{sorted(missing)} were recorded, and are gone")
@@ -150,14 +198,19 @@ class Checker:
             self._fail("I3", f"{run_id} does not have the failed attempts that were recorded")
         for finished in run.ended.values():
             token = (run_id, finished.component_id, finished.attempt)
+            if finished.component_id in run.reused:
+                continue
             if finished.status is ExecutionStatus.SUCCESS and not self.effects[token]:
                 self._fail("I2", f"{token} succeeded, and never ran")
-        if run.end is not None and run.end.status is not ExecutionStatus.CANCELLED:
-            self._compare_with_reference(run)
+        if run.end is not None:
+            is_undone = not self.sagas.check_end(run)
+            if run.end.status is not ExecutionStatus.CANCELLED:
+                self._compare_with_reference(run, is_undone=is_undone)
 
-    def _compare_with_reference(self, run: RunHistory) -> None:
+    def _compare_with_reference(self, run: RunHistory, *, is_undone: bool) -> None:
         """Check that the ends of the tasks, and that of the run, follow from those that were started (I5)."""
-        statuses = {component_id: finished.status for component_id, finished in run.ended.items()}
+        main = {each.component_id for each in run.definition.components}
+        statuses = {component_id: end.status for component_id, end in run.ended.items() if component_id in main}
         if ExecutionStatus.CANCELLED in statuses.values():
             return
         outcomes = {
@@ -166,7 +219,10 @@ class Checker:
         }
         expected = interpret(run.definition, outcomes)
         assert run.end is not None
-        if expected.tasks != statuses or expected.status is not run.end.status:
+        status = expected.status if is_undone else ExecutionStatus.FAILED
+        if run.end.status is ExecutionStatus.TIMEOUT and status is ExecutionStatus.FAILED and _has_limits(run):
+            status = run.end.status
+        if expected.tasks != statuses or status is not run.end.status:
             self._fail("I5", f"{run.created.run_id} ended as {run.end.status} with {statuses}, not as {expected}")
 
 
@@ -177,3 +233,8 @@ async def _all_runs(store: Store) -> dict[str, RunRecord]:
         runs.update({record.run_id: record for record in page})
         before = page[-1].run_id
     return runs
+
+
+def _has_limits(run: RunHistory) -> bool:
+    """Tell whether a run can end because its time is over."""
+    return run.definition.timeout is not None or run.definition.queue_timeout is not None

@@ -19,6 +19,9 @@ ONCE_A_LIFE = ("open.", "begin_incarnation.", "end_incarnation.")
 TIMES_MAX = 12
 """A process dies at one of the first times that it comes to a fault point."""
 
+LOSSES = 0.06
+"""Share of the calls that an executor loses, in worlds where it does."""
+
 MOMENT_SHARE = 0.2
 """Of the deaths come at a moment, not at a fault point."""
 
@@ -49,6 +52,7 @@ class WorldFate:
         self._say = say
         self._dice = Random(f"{seed}/store")
         self._executor_dice = Random(f"{seed}/executor")
+        self._loss_dice = Random(f"{seed}/losses")
         self._death_dice = Random(f"{seed}/deaths")
         self._deaths_left = options.deaths
         self._doom: str | None = None
@@ -150,3 +154,9 @@ class WorldFate:
         if dice.random() < self._options.twice_reports:
             return (first, first + dice.choice((0.0, 0.01, 1.0)))
         return (first,)
+
+    def of_loss(self, call: Call) -> float | None:
+        """Say after how many seconds a call is lost; None for never."""
+        if self.healed or not self._options.has("losses") or self._loss_dice.random() >= LOSSES:
+            return None
+        return self._loss_dice.choice((0.0, 0.01, 0.5, 3.0))

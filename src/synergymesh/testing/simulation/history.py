@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
@@ -11,9 +11,12 @@ from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
 from synergymesh.ports.changes import (
     AttemptFailed,
     Change,
+    DeadLetterDiscarded,
     HourReserved,
     RunCreated,
     RunFinished,
+    RunLinked,
+    RunStarted,
     TaskFinished,
     TenantCreated,
     TenantStatusChanged,
@@ -34,21 +37,37 @@ class RunHistory:
     Attributes:
         created: its row.
         definition: what is run.
-        components: by id.
-        ended: the final verdicts by component.
+        components: by id, those that undo others too.
+        undo: ids of the components that undo others, by the ids of these.
+        ended: the final verdicts by component, in the order of their commits.
         failed: the failed attempts by component and number.
+        reused: the components whose results come from another run.
+        link: says which run it goes on from or repeats, or None.
+        begun: whether its start is recorded.
         end: of the run, or None.
     """
 
-    __slots__ = ("components", "created", "definition", "end", "ended", "failed")
+    __slots__ = ("begun", "components", "created", "definition", "end", "ended", "failed", "link", "reused", "undo")
 
     def __init__(self, created: RunCreated, definition: WorkflowDefinition) -> None:
         self.created = created
         self.definition = definition
-        self.components: dict[str, Component] = {each.component_id: each for each in definition.components}
+        undoing = definition.compensations
+        self.components: dict[str, Component] = {
+            each.component_id: each for each in (*definition.components, *undoing.values())
+        }
+        self.undo = {done: each.component_id for done, each in undoing.items()}
         self.ended: dict[str, TaskFinished] = {}
         self.failed: dict[tuple[str, int], AttemptFailed] = {}
+        self.reused: set[str] = set()
+        self.link: RunLinked | None = None
+        self.begun = False
         self.end: RunFinished | None = None
+
+    def attempts_of(self, component_id: str) -> list[AttemptFailed]:
+        """Give the attempts of a task that were followed by another one, oldest first."""
+        found = [each for (of, _), each in self.failed.items() if of == component_id]
+        return sorted(found, key=lambda attempt: attempt.number)
 
 
 class History:
@@ -60,6 +79,11 @@ class History:
         deleted: tenants.
         reserved: starts by (tenant, minute).
         keys: runs by (tenant, idempotency key).
+        retries: by the id of a run, the one that goes on from it.
+        discarded: dead letters, as (run, component).
+        pruned: runs that were deleted after their retention.
+        heard: are told of every change that is new, once it is taken.
+        entered: are told of every new run, once all of its unit is taken.
     """
 
     def __init__(self, fail: Fail) -> None:
@@ -68,14 +92,23 @@ class History:
         self.deleted: set[str] = set()
         self.reserved: dict[tuple[str, int], int] = defaultdict(int)
         self.keys: dict[tuple[str, str], str] = {}
+        self.retries: dict[str, str] = {}
+        self.discarded: set[tuple[str, str]] = set()
+        self.pruned: set[str] = set()
+        self.heard: list[Callable[[Change], None]] = []
+        self.entered: list[Callable[[RunHistory], None]] = []
         self._definitions: dict[str, WorkflowDefinition] = {}
+        self._entering: str | None = None
         self._fail = fail
-        self._note: dict[type, Callable[[Any], None]] = {
+        self._note: dict[type, Callable[[Any], bool | None]] = {
             TenantCreated: self._tenant,
             TenantStatusChanged: self._tenant_status,
             HourReserved: self._hour,
             WorkflowStored: self._workflow,
             RunCreated: self._created,
+            RunLinked: self._linked,
+            RunStarted: self._started,
+            DeadLetterDiscarded: self._discarded,
             AttemptFailed: self._attempt,
             TaskFinished: self._finished,
             RunFinished: self._ended,
@@ -85,13 +118,19 @@ class History:
         """Take what was recorded."""
         for unit, result in zip(units, results, strict=True):
             if isinstance(result, Committed) and result.existing is None:
+                entering = next((each.run_id for each in unit if isinstance(each, RunCreated)), None)
+                self._entering = None if entering in self.runs else entering
                 for change in unit:
                     self._take(change)
+                if self._entering is not None:
+                    for listener in self.entered:
+                        listener(self.runs[self._entering])
 
     def _take(self, change: Change) -> None:
         note = self._note.get(type(change))
-        if note is not None:
-            note(change)
+        if note is None or note(change) is not False:
+            for listener in self.heard:
+                listener(change)
 
     def _tenant(self, change: TenantCreated) -> None:
         self.parents[change.tenant_id] = change.parent_id
@@ -106,45 +145,73 @@ class History:
     def _workflow(self, change: WorkflowStored) -> None:
         self._definitions[change.content_hash] = WorkflowDefinition.from_json(change.definition)
 
-    def _created(self, change: RunCreated) -> None:
+    def _created(self, change: RunCreated) -> bool:
         known = self.runs.get(change.run_id)
         if known is not None:
             if known.created != change:
                 self._fail("I2", f"{change.run_id} was recorded twice, differently")
-            return
+            return False
         self.runs[change.run_id] = RunHistory(change, self._definitions[change.content_hash])
         if change.idempotency_key is not None:
             key = (change.tenant_id, change.idempotency_key)
             if self.keys.setdefault(key, change.run_id) != change.run_id:
                 self._fail("I8", f"the key {change.idempotency_key} has two runs")
+        return True
 
-    def _attempt(self, change: AttemptFailed) -> None:
+    def _linked(self, change: RunLinked) -> None:
+        self.runs[change.run_id].link = change
+        if change.retry_of is not None and self.retries.setdefault(change.retry_of, change.run_id) != change.run_id:
+            self._fail("I8", f"{change.retry_of} has two retries")
+
+    def _started(self, change: RunStarted) -> None:
+        self.runs[change.run_id].begun = True
+
+    def _discarded(self, change: DeadLetterDiscarded) -> None:
+        self.discarded.add((change.run_id, change.component_id))
+
+    def _attempt(self, change: AttemptFailed) -> bool:
         run = self.runs[change.run_id]
         key = (change.component_id, change.number)
-        if run.failed.setdefault(key, change) != change:
+        known = run.failed.get(key)
+        if known is None:
+            run.failed[key] = change
+        elif known != change:
             self._fail("I3", f"attempt {key} of {change.run_id} was recorded twice, differently")
+        return known is None
 
-    def _finished(self, change: TaskFinished) -> None:
+    def _finished(self, change: TaskFinished) -> bool:
         run = self.runs[change.run_id]
         known = run.ended.get(change.component_id)
         if known is not None and known.status is change.status and change.status in FOLLOWING:
-            return  # worked out again after a restart; the store keeps the first one
+            return False  # worked out again after a restart; the store keeps the first one
         if known is not None and known != change:
             self._fail("I2", f"{change.run_id}/{change.component_id} was {known.status}, and then {change.status}")
         elif known is None and run.end is not None:
             self._fail("I2", f"{change.run_id} had ended when {change.component_id} did")
         run.ended[change.component_id] = change
+        if self._entering == change.run_id:
+            run.reused.add(change.component_id)
+        return known is None
 
-    def _ended(self, change: RunFinished) -> None:
+    def _ended(self, change: RunFinished) -> bool:
         run = self.runs[change.run_id]
         if run.end is not None:
             if run.end != change:
                 self._fail("I2", f"{change.run_id} was {run.end.status}, and then {change.status}")
-            return
-        missing = run.components.keys() - run.ended.keys()
+            return False
+        missing = run.components.keys() - run.ended.keys() - set(run.undo.values())
         if missing:
             self._fail("I2", f"{change.run_id} is {change.status} although {sorted(missing)} did not end")
         run.end = change
+        return True
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        """Take note that runs are pruned: their keys are free."""
+        for run_id in run_ids:
+            self.pruned.add(run_id)
+            created = self.runs[run_id].created
+            if created.idempotency_key is not None:
+                self.keys.pop((created.tenant_id, created.idempotency_key), None)
 
     def family(self, tenant_id: str) -> list[str]:
         """Give the tenant and the one whose quota it shares."""

@@ -6,6 +6,18 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+FEATURES = ("circuits", "deadlines", "haste", "holds", "losses", "reruns", "retention", "sagas", "signals")
+"""What a world may have beside its kind.
+
+circuits: tasks call something that is down at times; deadlines: workflows and tasks have limits of time, and give
+heartbeats; haste: people go away before they are answered; holds: they pause runs and workflows; losses: executors lose
+attempts, or all they have; reruns: people retry, replay, redrive and discard; retention: finished runs are pruned;
+sagas: tasks have compensations; signals: tasks raise `RetryLater` and `GiveUp`.
+"""
+
+FEATURE_COUNTS = {0: 15, 1: 35, 2: 35, 3: 15}
+"""How many of them a world has, and how often: few, so that worlds stay small."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -29,7 +41,9 @@ class Options:
         late_reports, twice_reports: share of the outcomes.
         poison: share of the tasks that kill the process whenever they run.
         pauses: times that the process stands still for up to ten seconds.
-        clock_steps: times that the clock jumps.
+        clock_steps: times that the clock jumps; it does as well while no process lives.
+        down_seconds: the longest time between two lives.
+        features: what else there is; some of `FEATURES`.
     """
 
     kind: str
@@ -50,6 +64,12 @@ class Options:
     poison: float = 0.0
     pauses: int = 0
     clock_steps: int = 0
+    down_seconds: float = 0.0
+    features: tuple[str, ...] = ()
+
+    def has(self, feature: str) -> bool:
+        """Tell whether there is this feature."""
+        return feature in self.features
 
     @classmethod
     def from_seed(cls, seed: int) -> Options:
@@ -69,6 +89,10 @@ class Options:
         }
         for name, values in _KINDS[kind][1].items():
             drawn[name] = dice.choice(values)
+        if kind not in _PURE:
+            count = dice.choices(tuple(FEATURE_COUNTS), weights=tuple(FEATURE_COUNTS.values()))[0]
+            drawn["features"] = tuple(sorted(dice.sample(FEATURES, count)))
+            drawn["down_seconds"] = dice.choice((0.0, 0.0, 2.0, 20.0))
         return cls(kind=kind, **drawn)
 
 
@@ -90,6 +114,9 @@ _KINDS: dict[str, tuple[int, dict[str, tuple[float, ...]]]] = {
     "churn": (14, {"tenants": (2, 3, 4), "deaths": (0, 1, 2), "store_errors": (0.0, 0.05), "restarts": (0, 1)}),
     "hours": (5, {"seconds": (150.0, 150.0, 3_900.0), "tenants": (1,), "submissions": (30,), "deaths": (1, 3)}),
     "fair": (5, {"seconds": (5.0,), "tenants": (2, 3), "slots": (1, 2, 3), "submissions": (0,), **_PUNCTUAL}),
-    "clocks": (8, {"clock_steps": (2, 4), "submissions": (12, 18), "deaths": (0, 1)}),
+    "clocks": (8, {"clock_steps": (2, 4), "submissions": (12, 18), "deaths": (0, 1, 2), "restarts": (0, 1)}),
 }
 """For each kind: how often it is drawn, and what is special about it."""
+
+_PURE = ("fair", "hours")
+"""Kinds whose one question takes long enough."""

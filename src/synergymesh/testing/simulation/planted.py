@@ -1,17 +1,13 @@
 """Bugs on purpose: each is a mistake that was made somewhere before, and each has to be caught by the simulation.
 
-They are planted from outside, into the classes of the engine while a block runs; production code knows nothing of them.
+Those in what follows when something fails are in `planted_tolerance`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import msgspec
 
@@ -26,67 +22,13 @@ from synergymesh.ports import clock
 from synergymesh.ports.changes import HourReserved, RunCreated, TaskFinished
 from synergymesh.ports.records import COMMITTED, Refused
 from synergymesh.store import writes
-from synergymesh.testing.simulation.violation import Violation
-from synergymesh.testing.simulation.world import World
-
-Planter = Callable[[], tuple[object, str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlantedBug:
-    """Hold a mistake and how to make it.
-
-    Attributes:
-        name: short, unique.
-        what: the mistake in words.
-        plant: gives what is replaced (owner and name) and by what.
-    """
-
-    name: str
-    what: str
-    plant: Planter
-
-    @contextlib.contextmanager
-    def planted(self) -> Iterator[None]:
-        """Make the mistake while the block runs."""
-        owner, name, wrong = self.plant()
-        with mock.patch.object(owner, name, wrong):
-            yield
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Catch:
-    """Say what caught a bug: the invariant, in which world, after how many."""
-
-    bug: PlantedBug
-    invariant: str
-    seed: int
-    seeds: int
-
+from synergymesh.testing.simulation import planted_tolerance
+from synergymesh.testing.simulation.planting import PlantedBug, register
 
 BUGS: list[PlantedBug] = []
+"""All that there are, those of `planted_tolerance` included."""
 
-
-def bug(what: str) -> Callable[[Planter], Planter]:
-    """Register a bug under its function's name."""
-
-    def register(plant: Planter) -> Planter:
-        BUGS.append(PlantedBug(name=plant.__name__.replace("_", "-"), what=what, plant=plant))
-        return plant
-
-    return register
-
-
-def hunt(bug: PlantedBug, seeds: range) -> Catch | None:
-    """Look for the first world in which something does not hold; None if all of them do."""
-    with bug.planted():
-        for number, seed in enumerate(seeds, start=1):
-            try:
-                World(seed).run()
-            except Violation as violation:
-                return Catch(bug=bug, invariant=violation.invariant, seed=seed, seeds=number)
-    return None
-
+bug = partial(register, BUGS)
 
 # --- those that the list of faults names ------------------------------------------------------------------------------
 
@@ -383,3 +325,6 @@ def told_before_the_commit() -> tuple[object, str, Any]:
             put(self, run, unit, done)
 
     return open_runs.OpenRuns, "put", early
+
+
+BUGS += planted_tolerance.BUGS

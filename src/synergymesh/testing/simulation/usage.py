@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from synergymesh.domain.instants import SECOND, Instant
 from synergymesh.domain.quota import ResourceQuota
@@ -43,56 +43,42 @@ class Usage:
         self._fail = fail
         self._slots = slots
         self._quotas: dict[str, list[ResourceQuota]] = {}
-        self._suspended: set[str] = set()
-        self._excused: set[Token] = set()
 
     # --- limits -----------------------------------------------------------------------------------------------------
 
-    def begin_life(self, quotas: dict[str, ResourceQuota], suspended: Iterable[str]) -> None:
+    def begin_life(self, quotas: dict[str, ResourceQuota]) -> None:
         """Begin with what the store says: nothing runs."""
         self.under_way.clear()
-        self._excused.clear()
         self._quotas = {tenant_id: [quota] for tenant_id, quota in quotas.items()}
-        self._suspended = set(suspended)
+
+    def made(self, tenant_id: str, quota: ResourceQuota) -> None:
+        """Take note of the quota of a new tenant; it may have been changed since, if its maker was told late."""
+        self._quotas.setdefault(tenant_id, []).append(quota)
 
     def changing(self, tenant_id: str, quota: ResourceQuota) -> None:
         """Expect that a quota may be in force from now on."""
         self._quotas.setdefault(tenant_id, []).append(quota)
 
-    def changed(self, tenant_id: str, quota: ResourceQuota, chosen: Iterable[Token]) -> None:
-        """Take note that a quota is in force; `chosen` are the attempts that were not handed over yet.
+    def changed(self, tenant_id: str, quota: ResourceQuota) -> None:
+        """Take note that a quota is in force.
 
         What was asked for later may be in force as well: who asked first is not always told first.
         """
         known = self._quotas.get(tenant_id, [])
         asked = next((number for number, each in enumerate(known) if each is quota), len(known))
         self._quotas[tenant_id] = known[asked:] or [quota]
-        self._excused.update(chosen)
-
-    def resuming(self, tenant_id: str) -> None:
-        """Expect that a tenant may start tasks again."""
-        self._suspended.discard(tenant_id)
-
-    def suspended(self, tenant_id: str, chosen: Iterable[Token]) -> None:
-        """Take note that a tenant starts nothing any more."""
-        self._suspended.add(tenant_id)
-        self._excused.update(chosen)
 
     # --- starts and ends --------------------------------------------------------------------------------------------
 
-    def handed(self, call: Call, started_at: Instant) -> None:
-        """Check a start."""
+    def handed(self, call: Call, started_at: Instant, *, excused: bool) -> None:
+        """Check a start; one that is excused was chosen under other limits."""
         token = token_of(call)
         if token in self.under_way:
             self._fail("I3", f"{token} is started twice")
         self.under_way[token] = call
         tenant_id = call.context.tenant_id
         family = self._history.family(tenant_id)
-        if token in self._excused:
-            self._excused.discard(token)
-        else:
-            if not self._suspended.isdisjoint(family):
-                self._fail("I6", f"{token} starts although {tenant_id} is suspended")
+        if not excused:
             if len(self.under_way) > self._slots:
                 self._fail("I6", f"{len(self.under_way)} tasks run, {self._slots} may")
             for member in family:

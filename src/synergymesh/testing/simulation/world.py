@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import inspect
 import logging
 import re
+from asyncio import events
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -19,12 +21,14 @@ from synergymesh.domain.fault_tolerance.retry import Outcome, RetryPolicy
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.states import TenantStatus
 from synergymesh.domain.tenants import TIER_PLANS, Tenant
+from synergymesh.engine.control.cancellation import OPEN
 from synergymesh.engine.live import Attempt
 from synergymesh.engine.observability.views import tenant_view
 from synergymesh.errors import NotFound, StoreError, SynergyMeshError
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.orchestrator import Orchestrator
 from synergymesh.ports.changes import Unit
+from synergymesh.ports.clock import Clock
 from synergymesh.ports.executor import Call
 from synergymesh.ports.records import CommitResult
 from synergymesh.ports.task_context import TaskContext
@@ -36,10 +40,13 @@ from synergymesh.testing.simulation.checker import Checker
 from synergymesh.testing.simulation.clients import ROOMY, Clients
 from synergymesh.testing.simulation.fairness import Fairness
 from synergymesh.testing.simulation.fate import WorldFate
+from synergymesh.testing.simulation.holds import Subject
 from synergymesh.testing.simulation.naming import Names
+from synergymesh.testing.simulation.operators import Operators
 from synergymesh.testing.simulation.options import Options
 from synergymesh.testing.simulation.plan import make_plan
-from synergymesh.testing.simulation.tasks import LONGEST_SECONDS, Script, Tasks
+from synergymesh.testing.simulation.script import LONGEST_SECONDS, Script
+from synergymesh.testing.simulation.tasks import MEAN_BUDGET, QUICK_BREAKER, Tasks
 from synergymesh.testing.simulation.usage import Token, token_of
 from synergymesh.testing.simulation.violation import Violation, WorldEnded
 from synergymesh.testing.virtual_threads import VirtualThreads
@@ -55,6 +62,14 @@ PATIENCE_SECONDS = 1_000.0
 
 BURIALS_MAX = 5
 """So often a coroutine may wait for something else instead of ending."""
+
+CLOCK_STEPS = (-86_400, -3_600, -30, -1, 1, 30, 3_600, 86_400)
+"""Seconds by which a clock jumps."""
+
+DEFAULT_RETRY = RetryPolicy(max_retries=2, initial_delay=0.2)
+
+SETTLING_SECONDS = 6.0
+"""After healing, what is in doubt is settled soon."""
 
 LIVES_MAX = 60
 """A world that dies more often than it can be told to would never end."""
@@ -110,18 +125,26 @@ class World:
         self._names = Names()
         self._dice = Random(f"{seed}/plan")
         self._engine_dice = Random(f"{seed}/engine")
-        self._checker = Checker(self._fail, self.options.slots)
+        self._further_dice = Random(f"{seed}/features")
+        has_mean_budget = self._further_dice.random() < 0.4
+        self._breaker_policy = MEAN_BUDGET if has_mean_budget else QUICK_BREAKER
+        self._checker = Checker(self._fail, self._seconds, self.options, DEFAULT_RETRY, has_mean_budget=has_mean_budget)
         self._checker.usage.checks_hours = not self.options.clock_steps
+        self._checker.breaking.has_one_clock = not self.options.clock_steps
         self._fate = WorldFate(seed, self.options, self._say)
-        self._script = Script(seed, self.options.poison)
-        self._tasks = Tasks(self._script, self._fate, self._begins)
-        self._clients = Clients(self._dice, self._checker, self._names, self._fail, self._say, self._chosen)
+        self._script = Script(seed, self.options, self._seconds)
+        self._tasks = Tasks(self._script, self._fate, self._begins, self._checker.timing.beats)
+        haste = Random(f"{seed}/haste") if self.options.has("haste") else None
+        self._clients = Clients(self._dice, self._checker, self._names, self._fail, self._say, self._chosen, haste)
+        self._operators = Operators(self._clients, self._say, self._fail)
         self._fairness = Fairness(self._fail)
-        self._clients.workflows = self._tasks.workflows(self._dice)
+        self._clients.workflows = self._tasks.workflows(self._dice, self.options, self._further_dice)
         self._plan = make_plan(self.options, self._dice)
         self._settings = _settings(self.options.slots, self.options.window)
         self._violation: Violation | None = None
         self._mesh: Orchestrator | None = None
+        self._engine_clock: Clock = self._clock
+        self._executors: dict[str, FaultyExecutor] = {}
         self._store: FaultyStore | None = None
         self._raw: Any = None
         self._lives = 0
@@ -148,9 +171,9 @@ class World:
             assert self._violation is not None
             raise self._violation from None
         finally:
-            logging.disable(level)
             _bury(self._loop)
             _finish(self._database.destroy())
+            logging.disable(level)
         return Report(
             seed=self.seed,
             options=self.options,
@@ -173,9 +196,12 @@ class World:
             self._report("I11", f"after {LIVES_MAX} lives it still dies")
         loop = VirtualLoop(self._loop.time())
         self._loop = self._clock.loop = loop
+        set_back = self._lives > 1 and not self._fate.healed and self._be_down()
         loop.idle = self._rests
         loop.set_exception_handler(self._unhandled)
         self._fate.begin_life(loop)
+        self._checker.timing.begin_life(set_back=set_back)
+        self._checker.breaking.begin_life(set_back=set_back)
         living = loop.create_task(self._live(), name="world")
         living.add_done_callback(lambda task: loop.stop())
         try:
@@ -193,6 +219,17 @@ class World:
         if self._fate.died_at is not None and self._raw is not None:
             _finish(self._database.died(self._raw))
         self._mesh = self._raw = None
+
+    def _be_down(self) -> bool:
+        """Let time pass between two lives; tell whether the clock is set back meanwhile, or was before."""
+        dice = self._further_dice
+        seconds = dice.uniform(0.0, self.options.down_seconds)
+        self._loop.leap(seconds)
+        if self.options.clock_steps and dice.random() < 0.5:
+            step = dice.choice(CLOCK_STEPS)
+            self._say(f"the clock is set by {step} s while nothing runs")
+            self._clock.step(step)
+        return bool(self.options.clock_steps)
 
     async def _live(self) -> None:
         await self._begin()
@@ -222,28 +259,33 @@ class World:
         """Start a mesh; again, if the store fails meanwhile."""
         while True:
             self._raw = self._database.connect()
-            self._store = FaultyStore(self._raw, self._fate, self._committed)
-            threads = VirtualThreads(self._tasks.seconds_of)
-            executors = {
-                "loop": FaultyExecutor(LoopExecutor(), self._fate, self._handed, self._reported),
-                "thread": FaultyExecutor(threads, self._fate, self._handed, self._reported),
+            self._store = FaultyStore(self._raw, self._fate, self._committed, self._wrote)
+            hooks = (self._handed, self._reported, self._stopped, self._fate.of_loss)
+            self._executors = {
+                "loop": FaultyExecutor(LoopExecutor(), self._fate, *hooks),
+                "thread": FaultyExecutor(VirtualThreads(self._tasks.seconds_of), self._fate, *hooks),
             }
-            seams = Seams(store=self._store, executors=executors, dice=self._engine_dice)
+            seams = Seams(store=self._store, executors=self._executors, dice=self._engine_dice)
             mesh = Orchestrator(
                 workflows=self._clients.workflows,
                 clock=self._clock,
                 seams=seams,
                 settings=self._settings,
-                default_retry=RetryPolicy(max_retries=2, initial_delay=0.2),
+                default_retry=DEFAULT_RETRY,
             )
             try:
                 await self._raw.open()
-                self._checker.usage.begin_life(*await _limits_of(self._raw))
+                quotas, held = await _limits_of(self._raw)
+                self._checker.usage.begin_life(quotas)
+                self._checker.holds.begin_life(held)
                 await mesh.start()
                 break
             except StoreError as error:
                 self._say(f"cannot start: {error}")
                 await asyncio.sleep(0.5)
+        assert mesh._parts is not None
+        self._engine_clock = mesh._parts.attempts._clock
+        self._checker.breaking.now = self._engine_clock.now
         self._mesh = mesh
         self._clients.begin_life(mesh)
         self._say(f"life {self._lives} begins with {len(self._checker.history.open_runs())} open runs")
@@ -259,8 +301,11 @@ class World:
                 quota = ResourceQuota(
                     max_concurrent_tasks=5, max_tasks_per_hour=self._dice.randint(8, 120), rate_limit_per_second=1_000
                 )
-            if await self._clients.create_tenant(quota) is None:
+            tenant_id = await self._clients.create_tenant(quota)
+            if tenant_id is None:
                 self._say(f"tenant {number} could not be made")
+            elif self.options.has("circuits"):
+                await self._operators.protect(tenant_id, self._breaker_policy)
 
     async def _end(self) -> None:
         """End this life cleanly."""
@@ -278,12 +323,18 @@ class World:
             seconds = self._dice.uniform(0.1, 10.0)
             self._say(f"the process stands still for {seconds:.1f} s")
             self._loop.leap(seconds)
+            self._checker.timing.slept(seconds)
         elif action == "step the clock":
-            seconds = self._dice.choice((-86_400, -3_600, -30, -1, 1, 30, 3_600, 86_400))
+            seconds = self._dice.choice(CLOCK_STEPS)
             self._say(f"the clock jumps by {seconds} s")
             self._clock.step(seconds)
+        elif action == "crash an executor":
+            name = self._dice.choice(list(self._executors))
+            self._say(f"the executor {name} crashes")
+            self._executors[name].crash()
         else:
-            self._ask(self._clients.act(action), action)
+            people = self._operators if hasattr(self._operators, action) else self._clients
+            self._ask(people.act(action), action)
 
     def _ask(self, action: Coroutine[Any, Any, Any], name: str) -> None:
         """Let somebody do something, and hold on to him: the loop would forget him while he waits."""
@@ -296,6 +347,7 @@ class World:
         """Let nothing go wrong any more."""
         self._say("nothing goes wrong any more")
         self._fate.healed = True
+        self._clients.is_hasty = False
         self._script.calm = True
 
     async def _come_to_rest(self) -> None:
@@ -303,6 +355,9 @@ class World:
         clients, history = self._clients, self._checker.history
         assert self._mesh is not None
         mesh = self._mesh
+        await asyncio.sleep(SETTLING_SECONDS)
+        await self._is_in_force(mesh)
+        await self._operators.unpause_everything()
         for tenant in await self._tenants_left(mesh):
             await clients.set_quota(tenant.tenant_id, ROOMY)
             await clients.resume(tenant.tenant_id)
@@ -317,8 +372,7 @@ class World:
             left = [self._names.of(run.created.run_id) for run in history.open_runs()]
             self._fail("I11", f"{HEALING_SECONDS:g} s after healing, {left} are not final")
         await asyncio.sleep(5.0)  # calls that began before may be delayed for two seconds
-        if different := await differences(mesh, self._raw):
-            self._fail("I2", f"everything is final, and the process goes by something else than its store: {different}")
+        await self._is_in_force(mesh)
         waiting = [task.get_name() for task in asyncio.all_tasks() if task.get_name() in ACTIONS_THAT_END]
         if waiting:
             self._fail("I11", f"everything is final, and these wait for an answer: {waiting}")
@@ -328,6 +382,10 @@ class World:
                 self._fail("I1", f"{call.run_id} was acknowledged, and is not final")
         self._checker.is_quiet(await mesh.queue())
         await self._probe(mesh)
+        if self.options.has("retention"):
+            await mesh.prune()
+        letters = await mesh.dead_letters(limit=1_000)
+        self._checker.keeping.check_dead_letters({letter.id for letter in letters})
         await self._checker.compare_with(self._raw)
         self._say("everything is final, and as it was recorded")
 
@@ -335,6 +393,11 @@ class World:
         """Give the tenants that are not deleted: one whose deletion reported an error may still be listed."""
         deleted = self._checker.history.deleted
         return [tenant for tenant in await mesh.list_tenants() if tenant.tenant_id not in deleted]
+
+    async def _is_in_force(self, mesh: Orchestrator) -> None:
+        """Check that the mesh goes by what is recorded: tenants, their limits, and pauses (I7)."""
+        if different := await differences(mesh, self._raw):
+            self._fail("I7", f"the process goes by something else than its store: {different}")
 
     async def _probe(self, mesh: Orchestrator) -> None:
         """Submit one more task under limits that leave room for nothing else: a count that leaked would refuse it."""
@@ -364,6 +427,9 @@ class World:
         await asyncio.sleep(self._fairness.seconds)
         self._fairness.check(self.options.slots)
 
+    def _seconds(self) -> float:
+        return self._loop.time()
+
     # --- what is seen -----------------------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
@@ -381,11 +447,17 @@ class World:
         self._say("commit " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
         self._checker.committed(units, results)
 
+    def _wrote(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if name == "prune_runs":
+            if result.rows:
+                self._say(f"pruned {result.rows} rows")
+            self._checker.keeping.pruned(args[0], result, self._engine_clock.now())
+
     def _handed(self, call: Call) -> None:
         self._changed = True
         assert isinstance(call, Attempt)
         self._say(f"start {self._names.of(call.context.run_id)}/{call.context.task_id} attempt {call.context.attempt}")
-        self._checker.usage.handed(call, call.started_at)
+        self._checker.handed(call)
         self._fairness.started(call.context, self._loop.time())
 
     def _reported(self, call: Call, outcome: Outcome) -> None:
@@ -393,6 +465,10 @@ class World:
         token = token_of(call)
         self._say(f"{type(outcome).__name__} {self._names.of(token[0])}/{token[1]} attempt {token[2]}")
         self._checker.usage.reported(call)
+
+    def _stopped(self, call: Call) -> None:
+        assert isinstance(call, Attempt)
+        self._checker.timing.stopped(call)
 
     def _begins(self, context: TaskContext, used: tuple[Any, ...]) -> None:
         self._checker.begins(context, used, self._clock.now() if not self.options.clock_steps else 1 << 62)
@@ -417,6 +493,14 @@ class World:
             return
         self._changed = False
         self._checker.rests(mesh._parts.explaining.queue(), self._chosen_calls())
+        parts = mesh._parts
+        for work, fault in parts.committer._background.faults.items():
+            self._fail("engine", f"an error in {work}: {fault.error}")
+        under_way = list(parts.attempts.under_way.values())
+        if self.options.has("deadlines"):
+            self._checker.timing.rests(under_way)
+        if parts.circuits.live:
+            self._checker.breaking.rests(parts.circuits, under_way)
 
     # --- what must not be -------------------------------------------------------------------------------------------
 
@@ -473,11 +557,17 @@ def _settings(slots: int, window: int) -> Settings:
 PLANS = {tier.value: plan for tier, plan in TIER_PLANS.items()}
 
 
-async def _limits_of(store: Any) -> tuple[dict[str, ResourceQuota], list[str]]:
-    """Give the quota of every tenant, and those that are suspended, as the store has them."""
+async def _limits_of(store: Any) -> tuple[dict[str, ResourceQuota], list[Subject]]:
+    """Give the quota of every tenant, and what is suspended or paused, as the store has it."""
     records = await store.list_tenants()
     quotas = {record.tenant_id: tenant_view(record, PLANS).quota for record in records}
-    return quotas, [record.tenant_id for record in records if record.status is TenantStatus.SUSPENDED]
+    held: list[Subject] = [
+        ("tenant", record.tenant_id) for record in records if record.status is TenantStatus.SUSPENDED
+    ]
+    held += [("workflow", each.tenant_id, each.workflow) for each in await store.list_pauses()]
+    runs = await store.list_runs(tenant_id=None, statuses=OPEN, limit=1_000)
+    held += [("run", each.run_id) for each in runs if each.paused_at is not None]
+    return quotas, held
 
 
 def _ids(text: str) -> list[str]:
@@ -490,13 +580,37 @@ def _bury(loop: VirtualLoop) -> None:
     loop.set_exception_handler(lambda loop, context: None)
     tasks = asyncio.all_tasks(loop)
     loop.close()
+    loop.create_task = _refuse  # type: ignore[method-assign, assignment]
+    events._set_running_loop(loop)
+    try:
+        _close(tasks)
+    finally:
+        events._set_running_loop(None)
+
+
+def _refuse(coroutine: Any, **options: Any) -> Any:
+    """Begin nothing on a loop that is closed."""
+    _end(coroutine)
+    raise RuntimeError("the loop is closed.")
+
+
+def _close(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         coroutine: Any = task.get_coro()
         for _ in range(BURIALS_MAX):
             with contextlib.suppress(BaseException):
-                coroutine.close()
+                _end(coroutine)
                 break
+
+
+def _end(coroutine: Any) -> None:
+    """Close a coroutine, and what it would have awaited if it had begun."""
+    given = list(inspect.getcoroutinelocals(coroutine).values()) if inspect.iscoroutine(coroutine) else []
+    coroutine.close()
+    for each in given:
+        if inspect.iscoroutine(each):
+            _end(each)
 
 
 def _finish(coroutine: Any) -> None:
