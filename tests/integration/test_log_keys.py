@@ -23,10 +23,8 @@ NEEDS = {"run_id": "tenant_id", "task_id": "run_id", "attempt": "task_id"}
 @pytest.fixture
 def said() -> Iterator[list[Any]]:
     """Give what is logged, as a program gets it that has configured structlog."""
-    structlog.reset_defaults()  # commands that ran in this process have set their own level
     with structlog.testing.capture_logs() as entries:
         yield entries
-    structlog.reset_defaults()
 
 
 def log_calls() -> Iterator[tuple[str, set[str]]]:
