@@ -167,8 +167,8 @@ class Committer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            # not kept in a name: what was written last would stay in memory until something else comes
-            await self._write([waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))])
+            batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))]
+            await self._write(batch)
             if not self.is_full:
                 self._room.set()
                 with self._background.guard("what follows room for more"):
