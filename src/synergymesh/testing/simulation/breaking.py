@@ -26,6 +26,7 @@ class Breaking:
 
     Attributes:
         has_mean_budget: whether the policy of the world is `MEAN_BUDGET`.
+        protected: tenants that are known to have that policy.
         has_one_clock: whether the clock of the world never jumps.
         now: gives the time by which the engine goes.
     """
@@ -33,6 +34,7 @@ class Breaking:
     def __init__(self, history: History, fail: Callable[[str, str], None], *, has_mean_budget: bool) -> None:
         self.has_mean_budget = has_mean_budget
         self.has_one_clock = True
+        self.protected: set[str] = set()
         self.now: Callable[[], Instant] = lambda: 0
         self._history = history
         self._fail = fail
@@ -99,13 +101,15 @@ class Breaking:
             key = (change.tenant_id, change.name)
             if not change.workflow and change.since > self._closed_at.get(key, -1):
                 self._last[key] = change  # else it is recorded after somebody has closed it
-        elif isinstance(change, AttemptFailed) and self.has_mean_budget:
+        elif isinstance(change, AttemptFailed) and self.has_mean_budget and change.tenant_id in self.protected:
             self._retried(change)
 
     def _retried(self, change: AttemptFailed) -> None:
         """Check that the budget covers a retry: what is saved up, and what has come in since the first failure."""
         key = self._key_of(change.run_id, change.component_id)
-        if key is None or change.status is ExecutionStatus.CANCELLED or RETRY_LATER in error_of(change).types:
+        if key is None or self._closing[key] > 0:
+            return  # a circuit that is closed by hand has a full budget from then on
+        if change.status is ExecutionStatus.CANCELLED or RETRY_LATER in error_of(change).types:
             return
         begin = self._first_failure.setdefault(key, change.ended_at)
         retries = self._retries[key]

@@ -199,3 +199,5 @@ class Operators:
         """Give a tenant a breaker policy, unless its tier has none."""
         call = ClientCall("protect", self._names.of(tenant_id))
         await self._clients.call(call, self._clients.mesh.set_breaker_policy(tenant_id, policy, breaker=BREAKER))
+        if call.answer == OK:
+            self._checker.breaking.protected.add(tenant_id)

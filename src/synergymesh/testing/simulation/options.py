@@ -91,8 +91,11 @@ class Options:
             drawn[name] = dice.choice(values)
         if kind not in _PURE:
             count = dice.choices(tuple(FEATURE_COUNTS), weights=tuple(FEATURE_COUNTS.values()))[0]
-            drawn["features"] = tuple(sorted(dice.sample(FEATURES, count)))
+            features = set(dice.sample(FEATURES, count))
             drawn["down_seconds"] = dice.choice((0.0, 0.0, 2.0, 20.0))
+            if kind == "clocks":
+                features.add(dice.choice(_OF_TIME))
+            drawn["features"] = tuple(sorted(features))
         return cls(kind=kind, **drawn)
 
 
@@ -120,3 +123,6 @@ _KINDS: dict[str, tuple[int, dict[str, tuple[float, ...]]]] = {
 
 _PURE = ("fair", "hours")
 """Kinds whose one question takes long enough."""
+
+_OF_TIME = ("circuits", "deadlines")
+"""Features that go by the clock: where it jumps, there is at least one of them."""

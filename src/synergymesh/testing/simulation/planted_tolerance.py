@@ -120,6 +120,24 @@ def run_time_begins_anew() -> tuple[object, str, Any]:
     return time_limits.TimeLimits, "_begin", anew
 
 
+@bug("The time of a task takes as long as the clock was set back before a start.")
+def clock_set_back_is_waited_for() -> tuple[object, str, Any]:
+    restore = time_limits.TimeLimits.restore
+
+    def trusting(self: Any, run: Any, tasks: Any) -> None:
+        restore(self, run, tasks)
+        if run.limits is None:
+            return
+        plan = run.version.plan
+        ended = {plan.positions[task.component_id]: task.ended_at or 0 for task in tasks}
+        for position in run.limits.ready_at:
+            needs = [plan.positions[each.component_id] for each in plan.components[position].dependencies]
+            earliest = max(run.created_at, run.not_before)
+            run.limits.ready_at[position] = max(earliest, *(ended.get(each, 0) for each in needs), 0)
+
+    return time_limits.TimeLimits, "restore", trusting
+
+
 @bug("Heartbeats are not listened to.")
 def deaf_to_silence() -> tuple[object, str, Any]:
     return attempts.Attempts, "_listen", lambda self, *given: None
@@ -179,7 +197,7 @@ def circuit_never_tried() -> tuple[object, str, Any]:
 
 @bug("Retries that the budget does not cover do not wait.")
 def budget_ignored() -> tuple[object, str, Any]:
-    return retry_budget.RetryBudget, "retry_at", lambda self, now: now
+    return retry_budget.RetryBudget, "retry_at", lambda self, now, latest=None: now
 
 
 # --- compensation -----------------------------------------------------------------------------------------------------
