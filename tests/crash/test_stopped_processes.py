@@ -43,7 +43,8 @@ def test_a_process_that_is_stopped_and_goes_on_loses_and_repeats_nothing_and_kee
     first.start("finish")
     assert first.ends_within(120), errors_of()
     assert first.returncode == 0, errors_of()
-    assert look("SELECT DISTINCT status FROM runs") == [("success",)]
+    ends = set(look("SELECT workflow = 'trip', status FROM runs"))
+    assert ends <= {(0, "success"), (1, "failed")}, "only trips fail, and are undone"
     effects = Counter((tmp_path / "effects").read_text().splitlines())
     assert effects.most_common(1)[0][1] == 1, "an attempt ran twice"
     runs = {run for (run,) in look("SELECT run_id FROM runs")}

@@ -176,7 +176,7 @@ def test_a_sink_that_cannot_be_used_is_refused_before_anything_starts(text: str)
     threads = threading.active_count()
     with pytest.raises(InvalidRequest, match="alert_sinks"):
         EnterpriseSynergyMeshOrchestrator(settings=read_settings(alert_sinks=[text]))
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads, "one of an earlier test may have ended meanwhile"
 
 
 def test_a_failed_delivery_is_tried_again_and_the_order_is_kept(receiver: Receiver) -> None:
