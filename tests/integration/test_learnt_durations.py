@@ -33,7 +33,7 @@ async def test_an_estimate_is_written_again_only_when_it_has_changed(
         parts.dispatcher.scheduler.teach(tenant, {key: microseconds})
         parts.maintenance.record_learnt()
 
-    for microseconds in (1_600, 1_600, 1_700, 1_701, 1_600, 1_500):
+    for microseconds in (1_600, 1_600, 2_400, 2_401, 1_600, 1_200):
         await learn(microseconds)
-    # a sixteenth of 1,600 is 100, and of 1,701 it is 106
-    assert written == [1_600, 1_701, 1_500]
+    # half of 1,600 is 800, and of 2,401 it is 1,200
+    assert written == [1_600, 2_401, 1_200]

@@ -45,8 +45,9 @@ PURGE_ROWS = 500
 
 ESTIMATES_PER_UNIT = 500
 
-CHANGED_SHIFT = 4
-"""An estimate is written again when it has changed by a sixteenth: the next start needs no more than an idea of it."""
+CHANGED_SHIFT = 1
+"""An estimate is written again when it has changed by half: the next start needs no more than an idea of it, and short
+tasks change theirs every time."""
 
 log = Log("synergymesh.engine")
 
