@@ -12,7 +12,7 @@ from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolic
 from synergymesh.engine import attempts as attempts_module
 from synergymesh.engine import committer as committer_module
 from synergymesh.engine.backlog import doubts as doubts_module
-from synergymesh.errors import StoreError, StoreLocked, StoreUnavailable
+from synergymesh.errors import StoreCorrupt, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.ports.changes import RunCreated, TaskFinished, TaskStarted, Unit
 
 S = ExecutionStatus
@@ -190,6 +190,37 @@ async def test_a_run_that_lost_a_result_starts_nothing_more_and_does_not_end(wit
         run = await mesh.get_run(handle.id)
         assert not run.status.is_final
         assert [each.status for each in run.tasks] == [S.PENDING, S.PENDING]
+
+
+@pytest.mark.parametrize("limit", [{"timeout": 0.05}, {"heartbeat_timeout": 0.05}])
+async def test_a_task_of_a_run_that_is_let_go_of_is_stopped_by_its_time_limit_and_gives_its_slot_back(
+    with_faults: Callable[..., Any], limit: dict[str, float]
+) -> None:
+    mesh = Orchestrator(":memory:")
+    store = with_faults(mesh)
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def hangs() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async def ends() -> None:
+        await begun.wait()
+        store.error = StoreCorrupt("mesh.db is damaged")
+
+    built = Workflow("w").add(hangs, id="hangs", **limit).add(ends, id="ends")
+    async with mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        await mesh.submit(built, tenant=tenant)
+        async with asyncio.timeout(20):
+            await stopped.wait()
+            while mesh._running.attempts.under_way:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
+                await asyncio.sleep(0.001)
+        assert mesh._running.dispatcher.scheduler.running == 0
+        store.error = None
 
 
 async def test_closing_on_a_full_disk_does_not_hang_and_the_next_start_runs_what_was_not_recorded_again(

@@ -151,6 +151,8 @@ class Attempts:
     def expire(self, attempt: Attempt, outcome: TimedOut) -> None:
         """Stop an attempt because a time limit has passed."""
         if attempt.settled:
+            if attempt.executor is not None and not attempt.stopped:
+                self._stop(attempt, outcome)  # its run was let go of: nobody judges it, and it gives its slot back
             return
         if attempt.executor is None:
             # not begun: its start is being recorded
