@@ -251,6 +251,41 @@ async def test_a_cancelled_run_goes_on_undoing_after_a_shutdown(open_mesh: Open,
     assert trip.order == ["hotel", "flight"]
 
 
+async def test_a_compensation_of_a_cancelled_run_waits_for_its_retry_after_a_restart_too(
+    open_mesh: Open, tmp_path: Path
+) -> None:
+    begun, tried = asyncio.Event(), asyncio.Event()
+    tries = 0
+
+    async def undo(result: None) -> None:
+        nonlocal tries
+        tries += 1
+        tried.set()
+        raise ConnectionError("not now")
+
+    async def book() -> None: ...
+
+    async def waits() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    undoing = task(undo, retry=RetryPolicy(max_retries=3, initial_delay=3_600, jitter=0))
+    built = Workflow("w").add(task(book, compensate=undoing), id="a").add(waits, id="b", depends_on=["a"])
+    built.add(waits, id="c", depends_on=["b"])
+    async with open_mesh(workflows=[built]) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        await begun.wait()
+        await handle.cancel()
+        await tried.wait()
+    async with open_mesh(workflows=[built]) as mesh:
+        async with asyncio.timeout(20):
+            while not (told := await mesh.explain(handle.id)).waiting:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.001)
+        assert [(each.task_id, each.blockers[0].reason) for each in told.waiting] == [("undo:a", "retry_delay")]
+        assert tries == 1
+
+
 # --- definitions ------------------------------------------------------------------------------------------------------
 
 

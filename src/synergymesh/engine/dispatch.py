@@ -96,6 +96,10 @@ class Dispatcher:
         if run.held is not None:
             run.held.update(dict.fromkeys(positions, at))
             return
+        if run.retry_at is not None and not at:
+            for position in [each for each in positions if each in run.retry_at]:
+                self.offer(run, [position], max(1, run.retry_at[position]))
+            positions = [each for each in positions if each not in run.retry_at]
         plan = run.version.plan
         scheduler = self.scheduler
         crashes = run.crashes

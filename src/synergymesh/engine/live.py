@@ -142,6 +142,7 @@ class LiveRun:
         paused: whether somebody paused this run.
         abandoned: whether it is cancelled without undoing what it did: its tenant is deleted.
         last_end: the latest end of its tasks, where their order counts.
+        retry_at: by position, before which moment retries that waited at the start do not begin.
         held: while nothing of it may start (it is paused, or its workflow is): by position, from which moment the tasks
             could; else None.
         direct: by position, what a direct call calls; None for a run of a workflow.
@@ -168,6 +169,7 @@ class LiveRun:
         "paused",
         "priority",
         "recoveries",
+        "retry_at",
         "run_id",
         "running",
         "start_recorded",
@@ -215,6 +217,7 @@ class LiveRun:
         self.abandoned = False
         self.last_end: Instant = 0
         self.held: dict[int, Instant] | None = None
+        self.retry_at: dict[int, Instant] | None = None
         self.running: dict[int, Attempt] | None = None
         self.tries: dict[int, Tries] | None = None
         self.crashes: dict[int, int] | None = None

@@ -108,6 +108,8 @@ class Recovery:
         startable = run.state.startable()
         self._time_limits.restore(run, tasks)
         if record.cancel_requested_at is not None and not run.state.compensating:
+            # what undoes is opened again by this, and may have failed before
+            run.retry_at = {position: at for position, at in retry_at.items() if at > now} or None
             await self._runs.cancel(run, timed_out=self._time_limits.passed(run, record.cancel_requested_at))
             for position in set(poisoned).intersection(run.state.startable()):
                 self._quarantine(run, position, poisoned[position], self._clock.now())
