@@ -281,9 +281,7 @@ if child == 0:
     except NotRunning as error:
         print(error, flush=True)
     mesh.close()
-    with EnterpriseSynergyMeshOrchestrator() as own:
-        print(own.tenants[own.create_tenant("Own")].tenant_name, flush=True)
-    sys.exit(7)
+    sys.exit(7)  # no new one: a thread that is not here may have held a lock of SQLite's when this was forked off
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(mesh.tenants[mesh.create_tenant("Acme")].tenant_name)
 """
@@ -297,7 +295,6 @@ def test_a_forked_process_ends_and_leaves_the_orchestrator_to_the_other_one(tmp_
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == [
         "this process was forked off, and the orchestrator stayed with the other one. Open a new one here.",
-        "Own",
         "7",
         "Acme",
     ]

@@ -425,11 +425,10 @@ async def test_a_share_is_changed_at_the_next_dispatch_and_kept_over_a_restart(
         handle = await mesh.submit(graph, tenant=child)
 
         async def running(wanted: int) -> bool:
-            for _ in range(1_000):
-                await asyncio.sleep(0)
-                if next(view.running for view in await mesh.queue() if view.tenant_id == child) == wanted:
-                    return True
-            return False
+            async with asyncio.timeout(30):
+                while next(view.running for view in await mesh.queue() if view.tenant_id == child) != wanted:
+                    await asyncio.sleep(0.001)
+            return True
 
         assert await running(2)
         await mesh.set_share(child, CohortShare(nominal=everything, borrowing=Capacity(0, 0, 0)))
