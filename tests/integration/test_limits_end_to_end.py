@@ -426,7 +426,7 @@ async def test_a_share_is_changed_at_the_next_dispatch_and_kept_over_a_restart(
 
         async def running(wanted: int) -> bool:
             async with asyncio.timeout(30):
-                while next(view.running for view in await mesh.queue() if view.tenant_id == child) != wanted:  # noqa: ASYNC110
+                while next(view.running for view in await mesh.queue() if view.tenant_id == child) != wanted:  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.001)
             return True
 
