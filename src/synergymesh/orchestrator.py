@@ -35,6 +35,7 @@ from synergymesh.engine.observability.views import (
 )
 from synergymesh.engine.stored import naming_damage, version_of
 from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFailed, RunTimedOut
+from synergymesh.interpreter import INTERPRETER
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
 from synergymesh.mesh_control import MeshControl
@@ -140,6 +141,8 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         assert self._parts is None, "this orchestrator is started already"
         store = self._database
         await store.open()
+        if self.settings.adjust_interpreter:
+            INTERPRETER.adjust()
         try:
             await store.begin_incarnation(current_actor())
             parts = assemble(store, self.settings, self._registry, self._default_retry, self._clock, self._seams)
@@ -169,6 +172,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
                     await executor.close()
                 await self._parts.delivery.close()
                 self._parts = None
+            self._set_interpreter_back()
             await store.close()
             raise
 
@@ -185,6 +189,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         if parts is None:
             return
         parts.dispatcher.stop()  # first of all: nothing new starts, however long the rest takes
+        self._set_interpreter_back()
         if self._server is not None:
             await self._server.close()
             self._server = None
@@ -217,6 +222,10 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
                 await parts.auditing.close()
         finally:
             await parts.store.close()
+
+    def _set_interpreter_back(self) -> None:
+        if self.settings.adjust_interpreter:
+            INTERPRETER.set_back()
 
     def acting_as(self, actor: Actor) -> ActingAs:
         """Record what is asked for inside this context (`with` or `async with`) on that actor's account.

