@@ -123,7 +123,8 @@ class Portal:
         if self._is_forked:
             coroutine.close()
             raise NotRunning(
-                "this process was forked off, and the orchestrator stayed with the other one. Open a new one here."
+                "this process was forked off, and the orchestrator stayed with the other one. Fork before it is opened "
+                'or start processes with multiprocessing.get_context("spawn"), and open one in each.'
             )
         with self._opening:
             if self._open:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from synergymesh.errors import StoreError
 
 T = TypeVar("T")
 
@@ -18,14 +21,27 @@ class DatabaseThread:
     """Run blocking functions one after the other in a thread of its own.
 
     `translate` turns every exception of a function into the one that the caller sees.
+
+    Raises:
+        StoreError: the process was forked off from one in which such a thread ran. That thread is not in this process,
+            and may have held one of SQLite's locks, which nobody would ever release here.
     """
 
+    _running: ClassVar[set[DatabaseThread]] = set()
+    _is_cut_off: ClassVar[bool] = False
+
     def __init__(self, name: str, translate: Callable[[Exception], Exception]) -> None:
+        if DatabaseThread._is_cut_off:
+            raise StoreError(
+                "this process was forked off while a database was open, so SQLite may be locked in it for ever. Fork "
+                'before anything is opened, or start processes with multiprocessing.get_context("spawn").'
+            )
         self._translate = translate
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         # A daemon: a process that forgets to close its store can still end.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+        self._running.add(self)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in the thread and give what it returns.
@@ -41,6 +57,11 @@ class DatabaseThread:
         """Let the thread end once everything that is queued has run. Waits for it."""
         self._queue.put(None)
         self._thread.join()
+        self._running.discard(self)
+
+    @classmethod
+    def _forked(cls) -> None:
+        cls._is_cut_off = cls._is_cut_off or bool(cls._running)
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -60,6 +81,9 @@ class DatabaseThread:
                 loop.call_soon_threadsafe(_answer, future, result, error)
             # An idle thread must not keep the last batch in memory.
             del item, function, arguments, loop, future, result, error
+
+
+os.register_at_fork(after_in_child=DatabaseThread._forked)
 
 
 def _answer(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
