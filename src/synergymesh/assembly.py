@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
-from synergymesh.alerting.delivery import Delivery, read_sinks
+from synergymesh.alerting.delivery import Delivery, Sink, read_sinks
 from synergymesh.audit.auditing import Auditing
+from synergymesh.audit.sinks import read_sinks as read_audit_sinks
 from synergymesh.audit_assembly import assemble_auditing
 from synergymesh.domain.fault_tolerance.breaker import BreakerPolicy
 from synergymesh.domain.fault_tolerance.retry import RetryPolicy
@@ -114,6 +115,25 @@ class Parts:
     what_ifs: WhatIfs
     auditing: Auditing
     clock: Clock
+
+
+def check_sinks(settings: Settings) -> None:
+    """Refuse sinks that cannot be used, before anything starts: a start that fails later is recorded, and has threads.
+
+    Raises:
+        InvalidRequest: a sink for alerts or for checkpoints of the audit log cannot be read.
+    """
+    _alert_sinks(settings)
+    read_audit_sinks(settings.audit_sinks)
+
+
+def _alert_sinks(settings: Settings) -> tuple[bool, list[Sink]]:
+    secret = settings.alert_webhook_secret
+    return read_sinks(
+        settings.alert_sinks,
+        None if secret is None else secret.get_secret_value(),
+        allow_private=settings.alert_webhook_allow_private,
+    )
 
 
 def assemble(
@@ -229,14 +249,7 @@ def assemble(
         clock,
         labels_max=settings.metrics_tenants_max,
     )
-    secret = settings.alert_webhook_secret
-    delivery = Delivery(
-        *read_sinks(
-            settings.alert_sinks,
-            None if secret is None else secret.get_secret_value(),
-            allow_private=settings.alert_webhook_allow_private,
-        )
-    )
+    delivery = Delivery(*_alert_sinks(settings))
     alerts = Alerts(monitoring, statistics, tenants, committer, background, clock, delivery.tell)
     control = Control(store, turns, tenants, runs, attempts, scheduler, watching, window)
     direct_calls = DirectCalls(

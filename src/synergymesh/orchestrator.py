@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from synergymesh.assembly import Parts, Seams, assemble
+from synergymesh.assembly import Parts, Seams, assemble, check_sinks
 from synergymesh.audit_control import AuditControl
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY, RetryPolicy
@@ -108,6 +108,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             "payload_bytes_max": payload_bytes_max,
         }
         self.settings = change_settings(settings, {name: value for name, value in given.items() if value is not None})
+        check_sinks(self.settings)
         self._registry = Registry()
         for workflow in workflows:
             self._registry.add(workflow)

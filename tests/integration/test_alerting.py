@@ -162,6 +162,21 @@ def test_a_receiver_that_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytes
         assert not thread.is_alive()
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads that the test itself starts."""
+    names: list[str] = []
+    start_thread = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if threading.current_thread() is threading.main_thread():
+            names.append(thread.name)
+        start_thread(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    return names
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -170,13 +185,24 @@ def test_a_receiver_that_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytes
         *("command:", "command:'unclosed", "command:''"),
     ],
 )
-def test_a_sink_that_cannot_be_used_is_refused_before_anything_starts(text: str) -> None:
+def test_a_sink_that_cannot_be_used_is_refused_before_anything_starts(
+    text: str, started: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(InvalidRequest, match="alert_sinks"):
         read_sinks([text], None, allow_private=False)
-    threads = threading.active_count()
+    settings = read_settings(alert_sinks=[text], database=f"sqlite:///{tmp_path}/mesh.db")
     with pytest.raises(InvalidRequest, match="alert_sinks"):
-        EnterpriseSynergyMeshOrchestrator(settings=read_settings(alert_sinks=[text]))
-    assert threading.active_count() <= threads, "one of an earlier test may have ended meanwhile"
+        EnterpriseSynergyMeshOrchestrator(settings.database, settings=settings)
+    assert (started, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_sink_of_checkpoints_that_cannot_be_used_is_refused_before_anything_starts(
+    started: list[str], tmp_path: Path
+) -> None:
+    settings = read_settings(alert_sinks=["command:true"], audit_sinks=["mail:me"])
+    with pytest.raises(InvalidRequest, match="audit_sinks"):
+        EnterpriseSynergyMeshOrchestrator(f"sqlite:///{tmp_path}/mesh.db", settings=settings)
+    assert (started, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_a_failed_delivery_is_tried_again_and_the_order_is_kept(receiver: Receiver) -> None:
