@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.integration.settling import settled
 
 from synergymesh import (
     ExecutionStatus,
@@ -73,20 +74,6 @@ def window_of(mesh: Orchestrator) -> Window:
     return mesh._parts.window
 
 
-async def quiet(mesh: Orchestrator) -> None:
-    """Wait until nothing is being read, written or decided."""
-    assert mesh._parts is not None
-    calm = 0
-    while calm < 3:
-        await mesh._parts.committer.drained()
-        readers = list(window_of(mesh)._readers)
-        if readers:
-            await asyncio.wait(readers)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        calm = 0 if window_of(mesh)._readers or not mesh._parts.committer._idle.is_set() else calm + 1
-
-
 async def tenant_of(mesh: Orchestrator, quota: ResourceQuota = ROOMY) -> str:
     return (await mesh.create_tenant("Acme", TenantTier.ENTERPRISE, quota=quota)).tenant_id
 
@@ -124,16 +111,16 @@ async def test_runs_start_by_priority_and_age_however_few_are_in_memory() -> Non
     async with make(":memory:") as mesh:
         tenant = await tenant_of(mesh)
         first = await mesh.submit(steps.workflow(), tenant=tenant)
-        await quiet(mesh)
+        await settled(mesh)
         priorities = [0, 3, -2, 0, 7, 7, -2, 1, 0, 3, 0, 0, -5, 9, 0, 1, 2, 3, -1, 4, 0, 0, 0, 8, 0, -9, 5, 0]
         workflow = steps.workflow()
         handles = [await mesh.submit(workflow, tenant=tenant, priority=p) for p in priorities]
-        await quiet(mesh)
+        await settled(mesh)
         await check_window(mesh)
         expected = sorted(handles, key=lambda h: (-priorities[handles.index(h)], h.id))
         for _ in range(len(handles) + 1):
             steps.permits.release()
-            await quiet(mesh)
+            await settled(mesh)
             await check_window(mesh)
         minutes = {int(h.id[4:20], 16) // (60 * 10**9) for h in handles}
         if len(minutes) == 1:  # otherwise some have aged by a level
@@ -147,7 +134,7 @@ async def test_a_run_outside_memory_can_be_looked_at_explained_awaited_followed_
         tenant = await tenant_of(mesh)
         workflow = steps.workflow()
         handles = [await mesh.submit(workflow, tenant=tenant) for _ in range(60)]
-        await quiet(mesh)
+        await settled(mesh)
         assert mesh._parts is not None
         runs = mesh._parts.runs
         assert len(list(runs)) <= 2 * SIZE + 1
@@ -194,7 +181,7 @@ async def test_a_run_outside_memory_can_be_looked_at_explained_awaited_followed_
             ("step", S.SUCCESS),
             (None, S.SUCCESS),
         ]
-        await quiet(mesh)
+        await settled(mesh)
         await check_window(mesh)
         assert steps.done == [h.id for h in handles if h is not cancelled]
         assert not runs.followers
@@ -208,12 +195,12 @@ async def test_who_awaits_a_run_that_is_pushed_out_of_memory_is_told_of_its_end(
         workflow = steps.workflow()
         await mesh.submit(workflow, tenant=tenant)
         low = await mesh.submit(workflow, tenant=tenant, priority=-5)
-        await quiet(mesh)
+        await settled(mesh)
         ended = asyncio.create_task(low.result(20))
         await asyncio.sleep(0)
         for _ in range(4):
             await mesh.submit(workflow, tenant=tenant)
-        await quiet(mesh)
+        await settled(mesh)
         assert mesh._parts is not None
         assert mesh._parts.runs.get(low.id) is None
         for _ in range(6):
@@ -228,8 +215,10 @@ async def test_waiters_of_runs_outside_memory_are_released_when_the_mesh_closes(
         tenant = await tenant_of(mesh)
         workflow = steps.workflow()
         handles = [await mesh.submit(workflow, tenant=tenant) for _ in range(9)]
+        await settled(mesh)
         ended = asyncio.create_task(handles[-1].result(20))
-        await asyncio.sleep(0.01)
+        while handles[-1].id not in mesh._running.runs.followers.run_ids():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
     with pytest.raises(NotRunning, match=handles[-1].id):
         await ended
 
@@ -240,7 +229,7 @@ async def test_after_a_crash_a_backlog_goes_on_page_by_page_with_the_next_attemp
     async with make(tmp_path / "mesh.db") as mesh:
         tenant = await tenant_of(mesh)
         handles = [await mesh.submit(workflow, tenant=tenant, priority=n % 3) for n in range(40)]
-        await quiet(mesh)
+        await settled(mesh)
         for suffix in ("", "-wal"):
             shutil.copyfile(tmp_path / f"mesh.db{suffix}", tmp_path / f"crashed.db{suffix}")
     steps.started.clear()
@@ -255,7 +244,7 @@ async def test_after_a_crash_a_backlog_goes_on_page_by_page_with_the_next_attemp
         for handle in (*handles, later):
             assert await mesh.handle(handle.id, tenant=tenant).result(20) == handle.id
         assert (await mesh.get_run(handles[7].id)).recoveries == 1
-        await quiet(mesh)
+        await settled(mesh)
         assert mesh._parts.runs.backlog.total == 0
     assert sorted(steps.done) == sorted(h.id for h in (*handles, later))
     assert {steps.attempts[h.id] for h in handles} == {2}
@@ -295,14 +284,14 @@ async def test_runs_that_ask_for_more_than_a_lowered_quota_stay_in_the_store_unt
     async with make(":memory:") as mesh:
         tenant = await tenant_of(mesh)
         holder = await mesh.submit(small, tenant=tenant)
-        await quiet(mesh)
+        await settled(mesh)
         large = [await mesh.submit(big, tenant=tenant) for _ in range(20)]
         await mesh.set_quota(tenant, ResourceQuota(**{**_fields(ROOMY), "max_memory_mb": 100}))
         little = [await mesh.submit(small, tenant=tenant) for _ in range(8)]
-        await quiet(mesh)
+        await settled(mesh)
         for _ in range(9):
             steps.permits.release()
-            await quiet(mesh)
+            await settled(mesh)
             await check_window(mesh)
         assert steps.done == [holder.id, *(h.id for h in little)]
         explained = await mesh.explain(large[0].id)
@@ -338,7 +327,7 @@ async def test_runs_for_later_do_not_stand_in_the_way_and_start_when_they_are_du
         assert datetime.now(UTC) > soon
         explained = await mesh.explain(for_later[-1].id)
         assert explained.waiting[0].blockers[0].reason is Reason.RETRY_DELAY
-        await quiet(mesh)
+        await settled(mesh)
         await check_window(mesh)
     # after a restart too
     async with make(tmp_path / "mesh.db", 2, workflows=[workflow]) as mesh:
@@ -375,10 +364,10 @@ async def test_a_tenant_with_a_backlog_is_deleted_and_those_who_follow_it_are_to
     async with make(":memory:") as mesh:
         tenant, other = await tenant_of(mesh), await tenant_of(mesh)
         kept = await mesh.submit(workflow, tenant=other)
-        await quiet(mesh)
+        await settled(mesh)
         handles = [await mesh.submit(workflow, tenant=tenant) for _ in range(30)]
         followers = [asyncio.create_task(h.result(20)) for h in (handles[0], handles[-1])]
-        await quiet(mesh)
+        await settled(mesh)
         await mesh.delete_tenant(tenant, force=True)
         for ending in followers:
             with pytest.raises(RunCancelled):
@@ -386,7 +375,7 @@ async def test_a_tenant_with_a_backlog_is_deleted_and_those_who_follow_it_are_to
         assert mesh._parts is not None
         assert mesh._parts.runs.backlog.total == 1
         assert [run.run_id for run in mesh._parts.runs] == [kept.id]
-        await quiet(mesh)
+        await settled(mesh)
         await check_window(mesh)
         steps.permits.release()
         assert await kept.result(20) == kept.id
@@ -426,7 +415,7 @@ async def test_an_idempotency_key_finds_a_run_outside_memory_and_a_full_backlog_
     async with make(":memory:") as mesh:
         tenant = await tenant_of(mesh, quota)
         handles = [await mesh.submit(workflow, tenant=tenant, idempotency_key=f"k{n}") for n in range(30)]
-        await quiet(mesh)
+        await settled(mesh)
         again = await mesh.submit(workflow, tenant=tenant, idempotency_key="k29")
         assert again.id == handles[-1].id
         await mesh.submit(workflow, tenant=tenant)
@@ -506,7 +495,7 @@ async def _play(ops: Sequence[Op], size: int) -> None:
                 case "advance":
                     _advance(mesh, clock, value)
                 case "settle":
-                    await quiet(mesh)
+                    await settled(mesh)
                     await check_window(mesh)
                 case "suspend":
                     await mesh.suspend_tenant(tenant)
@@ -516,7 +505,7 @@ async def _play(ops: Sequence[Op], size: int) -> None:
                     active = True
                 case "restart" | "crash":
                     if op == "crash":
-                        await quiet(mesh)
+                        await settled(mesh)
                         copy = path.with_name(f"life-{number + 1}.db")
                         for suffix in ("", "-wal"):
                             shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
@@ -536,7 +525,7 @@ async def _play(ops: Sequence[Op], size: int) -> None:
                 assert await mesh.handle(run_id, tenant=tenant).result(20) == run_id
             except RunCancelled:
                 assert run_id in cancelled
-        await quiet(mesh)
+        await settled(mesh)
         await check_window(mesh)
         assert mesh._parts is not None
         assert mesh._parts.runs.backlog.total == 0

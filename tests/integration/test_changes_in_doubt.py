@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import CohortShare, Orchestrator, ResourceQuota, RetryPolicy, Workflow
 from synergymesh.domain.fault_tolerance.breaker import BreakerPolicy
@@ -444,7 +445,7 @@ async def test_a_pause_in_doubt_holds_the_run_once_it_is_known(scene: Scene) -> 
     scene.let_go.set()
     while (await mesh.get_run(scene.run)).tasks[0].ended_at is None:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.001)
-    await asyncio.sleep(0.01)
+    await settled(mesh)
     assert (await mesh.get_run(scene.run)).tasks[1].started_at is None
     assert await mesh.resume_run(scene.run)
     assert await mesh.result_of(scene.run, timeout=10) == 2

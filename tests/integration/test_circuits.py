@@ -10,6 +10,7 @@ from time import time_ns
 from typing import Any
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import (
     BreakerPolicy,
@@ -84,15 +85,10 @@ def try_again(mesh: Orchestrator) -> None:
             circuit.deadline.ring()
 
 
-async def settled(handles: list[RunHandle]) -> int:
+async def count_final(mesh: Orchestrator, handles: list[RunHandle]) -> int:
     """Let everything happen that can happen now; give how many of the runs are final."""
-    before = -1
-    while True:
-        await asyncio.sleep(0.05)
-        done = sum([(await handle.status()).is_final for handle in handles])
-        if done == before:
-            return done
-        before = done
+    await settled(mesh)
+    return sum([(await handle.status()).is_final for handle in handles])
 
 
 async def test_a_named_circuit_opens_holds_back_without_slots_and_says_so(mesh: Orchestrator) -> None:
@@ -126,11 +122,11 @@ async def test_a_circuit_is_tried_again_with_a_canary_and_opens_in_waves(mesh: O
     work = calling(service)
     await fail_times(mesh, tenant, work, 3)
     handles = [await mesh.submit(work, tenant=tenant) for _ in range(150)]
-    assert await settled(handles) == 0
+    assert await count_final(mesh, handles) == 0
     try_again(mesh)
     with pytest.raises(RunFailed):  # the first one is the canary
         await handles[0].result(10)
-    assert await settled(handles) == 1
+    assert await count_final(mesh, handles) == 1
     assert (await the_breaker(mesh)).trips == 2
     service.down = False
     try_again(mesh)
@@ -163,7 +159,7 @@ async def test_no_wave_is_larger_than_it_may_be(mesh: Orchestrator, tenant: str)
             while len(waiting) < wave:
                 arrived.clear()
                 await arrived.wait()
-        await asyncio.sleep(0.03)  # so that one too many would have come
+        await settled(mesh)  # so that one too many would have come
         assert len(waiting) == wave
         for future in waiting:
             future.set_result(None)
@@ -188,7 +184,7 @@ async def test_the_circuit_of_one_tenant_is_not_that_of_another(mesh: Orchestrat
     service.down = False
     assert await (await mesh.submit(work, tenant=other)).result(10) == "served"
     held = await mesh.submit(work, tenant=tenant)
-    assert await settled([held]) == 0
+    assert await count_final(mesh, [held]) == 0
     assert [b.tenant_id for b in await mesh.breakers()] == [tenant]
     assert await mesh.breakers(other) == []
 
@@ -271,7 +267,7 @@ async def test_an_open_circuit_stays_open_across_a_restart_and_then_goes_on(
     service.down = False
     async with open_mesh(workflows=[work]) as mesh:
         held = mesh.handle(held.id, tenant=tenant)
-        assert await settled([held]) == 0
+        assert await count_final(mesh, [held]) == 0
         after = await the_breaker(mesh)
         assert (after.state, after.until, after.trips) == (OPEN, before.until, 1)
         assert (await mesh.explain(held.id)).waiting[0].blockers[0].reason == "circuit_open"
@@ -341,7 +337,7 @@ async def test_the_time_of_an_open_circuit_passes_by_itself(mesh: Orchestrator, 
     await fail_times(mesh, tenant, work, 2)
     service.down = False
     held = await mesh.submit(work, tenant=tenant)
-    assert await settled([held]) == 0
+    assert await count_final(mesh, [held]) == 0
     assert await held.result(10) == "served"
 
 
@@ -390,7 +386,7 @@ async def test_retries_beyond_the_budget_wait_for_it(mesh: Orchestrator, tenant:
     service = Service()
     work = calling(service, retry=RetryPolicy(max_retries=1, initial_delay=0.0))
     handles = [await mesh.submit(work, tenant=tenant) for _ in range(15)]
-    assert await settled(handles) == 10  # what can be saved up
+    assert await count_final(mesh, handles) == 10  # what can be saved up
     assert service.calls == 25
     waiting = [handle for handle in handles if not (await handle.status()).is_final]
     (blocker,) = (await mesh.explain(waiting[-1].id)).waiting[0].blockers
@@ -467,7 +463,7 @@ async def test_no_more_canaries_are_let_in_while_the_first_ones_take_their_time(
         for circuit in list(mesh._running.circuits.live.values()):
             assert circuit.deadline is not None
             circuit.deadline.ring()
-        await settled(handles)
+        await count_final(mesh, handles)
 
     for _ in range(3):
         await look_again()
@@ -529,7 +525,7 @@ async def test_a_retry_that_the_budget_covers_too_late_does_not_start_and_costs_
     service.calls = 0
     waits = RetryPolicy(max_retries=1, initial_delay=0.0, max_elapsed=90.0)
     handle = await mesh.submit(calling(service, retry=waits), tenant=tenant)
-    assert await settled([handle]) == 0, "the first retry that is covered is its own"
+    assert await count_final(mesh, [handle]) == 0, "the first retry that is covered is its own"
     (blocker,) = (await mesh.explain(handle.id)).waiting[0].blockers
     assert blocker.reason == "retry_delay"
 
@@ -566,7 +562,10 @@ async def test_the_time_for_retries_goes_on_across_a_restart(
         tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         await mesh.set_breaker_policy(tenant, TOUCHY)
         handle = await mesh.submit(work, tenant=tenant)
-        await settled([handle])
+        async with asyncio.timeout(10):
+            while service.calls < 3:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
+                await asyncio.sleep(0.001)
+        await settled(mesh)
     service.down = False
     clock.ahead += int(down_for * SECOND)
     async with open_mesh(workflows=[work], clock=clock) as mesh:

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import (
     ExecutionStatus,
@@ -394,7 +395,7 @@ async def test_a_clock_that_is_set_back_before_a_start_keeps_no_retry_waiting(op
         async with asyncio.timeout(10):
             while len(attempts) < 2:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
+            await settled(mesh)
             clock.moment += SECOND
             assert await mesh.result_of(handle.id, tenant=tenant) == "done"
 

@@ -9,6 +9,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import ExecutionStatus, Orchestrator, RetryPolicy, RunCancelled, Workflow, current_task, ref
 from synergymesh.domain.fault_tolerance.retry import Cancelled
@@ -110,8 +111,7 @@ async def test_a_task_that_swallows_its_cancellation_is_given_up_after_the_grace
         await handle.result(5)
     before = await mesh.get_run(handle.id)
     let_go.set()
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await settled(mesh)
     assert await mesh.get_run(handle.id) == before, "a final state never changes"
 
 

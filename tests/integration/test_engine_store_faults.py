@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, Workflow, current_task, ref
 from synergymesh.engine import attempts as attempts_module
@@ -143,8 +144,7 @@ async def test_a_run_whose_result_could_not_be_recorded_never_ends_without_it(
             await handle.result(5)
         store.error = None
         gate.set()
-        for _ in range(50):
-            await asyncio.sleep(0.001)
+        await settled(mesh)
         run = await mesh.get_run(handle.id)
         assert not run.status.is_final, "one of its results is not recorded"
         # what was lost belongs to this run alone
@@ -362,8 +362,7 @@ async def test_a_run_whose_begin_could_not_be_recorded_goes_on_with_new_attempts
             await asyncio.sleep(0.01)
         store.error = None
         gates[1].set()
-        for _ in range(50):
-            await asyncio.sleep(0.001)
+        await settled(mesh)
     gates[2].set()
     async with open_mesh(workflows=[built]) as again:
         assert await again.handle(handle.id, tenant=tenant).result(10) == "done"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task
 from synergymesh.domain.instants import SECOND
@@ -42,19 +43,6 @@ def wide(tasks: int, name: str = "wide", function: Any = nothing, **settings: An
     return graph
 
 
-async def settle(mesh: Orchestrator) -> None:
-    """Let everything run that may, now."""
-    parts = mesh._parts
-    assert parts is not None
-    quiet = 0
-    while quiet < 10:
-        before = parts.committer.units
-        parts.dispatcher.pump_soon()
-        await asyncio.sleep(0)
-        await parts.committer.drained()
-        quiet = quiet + 1 if parts.committer.units == before else 0
-
-
 # --- the rolling hour -----------------------------------------------------------------------------------------------
 
 
@@ -79,7 +67,7 @@ async def test_a_basic_tenant_never_starts_more_than_a_hundred_tasks_in_a_rollin
     async with Orchestrator(where, clock=clock, workflows=[graph]) as mesh:
         tenant = await mesh.create_tenant("Small", TenantTier.BASIC)
         run = await mesh.submit(graph, tenant=tenant.tenant_id)
-        await settle(mesh)
+        await settled(mesh, looks_again=True)
         assert 90 <= len(starts) <= 100
         why = await mesh.explain(run.id)
         assert why.waiting[0].blockers[0].reason == "hour_limit"
@@ -87,7 +75,7 @@ async def test_a_basic_tenant_never_starts_more_than_a_hundred_tasks_in_a_rollin
     for _ in range(30):
         clock.moment += HOUR // 7
         async with Orchestrator(where, clock=clock, workflows=[graph]) as mesh:
-            await settle(mesh)
+            await settled(mesh, looks_again=True)
             if await mesh.count_open_runs() == 0:
                 break
     assert len(starts) == 250
@@ -195,7 +183,7 @@ async def test_a_task_that_waits_for_others_says_for_which(mesh: Orchestrator, t
 
     graph = Workflow("chain").add(hold, id="first").add(hold, id="second", depends_on=["first"])
     run = await mesh.submit(graph, tenant=tenant)
-    await settle(mesh)
+    await settled(mesh, looks_again=True)
     why = await mesh.explain(run.id)
     assert why.running == ("first",)
     (second,) = why.waiting
@@ -311,7 +299,7 @@ async def test_a_task_beyond_what_guarantees_leave_is_refused_until_there_are_no
     gate = asyncio.Event()
     first = await mesh.submit(wide(1, memory_mb=200, function=gate.wait), tenant=child)
     early = await mesh.submit(wide(1, memory_mb=900, name="early"), tenant=child)
-    await settle(mesh)
+    await settled(mesh, looks_again=True)
     nominal = Capacity(1, 200, 0)
     share = CohortShare(nominal=nominal, lending=nominal._replace(memory_mb=0))
     owner = (await mesh.create_tenant("Owner", "enterprise", parent=parent, share=share)).tenant_id
@@ -320,7 +308,7 @@ async def test_a_task_beyond_what_guarantees_leave_is_refused_until_there_are_no
             await mesh.submit(wide(1, memory_mb=900), tenant=tenant)
     gate.set()
     await first.result(5)
-    await settle(mesh)
+    await settled(mesh, looks_again=True)
     blocker = (await mesh.explain(early.id)).waiting[0].blockers[0]
     assert (blocker.limit, blocker.asked) == (800, 900)
     await mesh.delete_tenant(owner)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import DirectCall, Orchestrator, ResourceQuota, TenantTier, Workflow, current_task
 from synergymesh.domain.instants import SECOND, from_datetime
@@ -61,25 +62,12 @@ class Stay(NamedTuple):
     ended: int
 
 
-async def settle(mesh: Orchestrator) -> None:
-    """Let everything happen that may, now."""
-    parts = mesh._parts
-    assert parts is not None
-    quiet = 0
-    while quiet < 5:
-        before = parts.committer.units
-        parts.dispatcher.pump_soon()
-        await asyncio.sleep(0)
-        await parts.committer.drained()
-        quiet = quiet + 1 if parts.committer.units == before else 0
-
-
 async def go_on(mesh: Orchestrator, time: VirtualTime, until: int | None = None) -> None:
     """Let virtual time pass until nothing is open any more, or until a moment."""
     parts = mesh._parts
     assert parts is not None
     while True:
-        await settle(mesh)
+        await settled(mesh, looks_again=True)
         if not await mesh.count_open_runs() or (until is not None and time.moment >= until):
             return
         coming = [time.next_waking(), parts.dispatcher.scheduler.next_due(), until]
@@ -210,7 +198,7 @@ async def test_what_explain_says_is_what_happens(tmp_path: Path) -> None:
         tenant = (await mesh.create_tenant("A", quota=quota)).tenant_id
         run = await mesh.submit(graph, tenant=tenant)
         while len(started) < 12:
-            await settle(mesh)
+            await settled(mesh, looks_again=True)
             told = await mesh.explain(run.id)
             if not told.waiting:
                 break
@@ -222,7 +210,7 @@ async def test_what_explain_says_is_what_happens(tmp_path: Path) -> None:
                 assert (first.limit, first.used) == (6, 6)
                 assert first.until is not None
                 time.go_to(first.until - SECOND)
-                await settle(mesh)
+                await settled(mesh, looks_again=True)
                 assert started == before, "not a second earlier"
                 time.go_to(first.until)
             else:
@@ -231,7 +219,7 @@ async def test_what_explain_says_is_what_happens(tmp_path: Path) -> None:
                 waking = time.next_waking()
                 assert waking is not None
                 time.go_to(waking)
-            await settle(mesh)
+            await settled(mesh, looks_again=True)
             if started == before:  # the next blocker shows
                 again = (await mesh.explain(run.id)).waiting[0]
                 assert again.task_id == head.task_id

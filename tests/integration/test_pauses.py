@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
+from tests.integration.settling import settled
 
 from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, RunCancelled, RunFailed, Workflow
 from synergymesh.domain.scheduling.explain import Reason
 from synergymesh.errors import InvalidRequest, NotFound
+from synergymesh.testing.shifted_clock import ShiftedClock
 
 S = ExecutionStatus
 Open = Callable[..., Orchestrator]
@@ -32,14 +34,6 @@ class Steps:
             return name
 
         self.workflow = Workflow(name).add(step, id="a", args=["a"]).add(step, id="b", args=["b"], after=["a"])
-
-
-async def settled(mesh: Orchestrator) -> None:
-    """Wait until everything that can start without anything from outside has started."""
-    for _ in range(3):
-        await mesh._running.committer.drained()
-        for _ in range(10):
-            await asyncio.sleep(0)
 
 
 async def test_what_runs_of_a_paused_run_goes_on_and_nothing_more_starts(mesh: Orchestrator, tenant: str) -> None:
@@ -151,7 +145,7 @@ async def test_a_pause_of_a_workflow_holds_runs_that_have_begun(mesh: Orchestrat
     assert await handle.result(10) == "b"
 
 
-async def test_a_retry_waits_for_its_moment_and_for_the_end_of_the_pause(mesh: Orchestrator, tenant: str) -> None:
+async def test_a_retry_waits_for_its_moment_and_for_the_end_of_the_pause(open_mesh: Open) -> None:
     failed = asyncio.Event()
     calls: list[int] = []
 
@@ -162,19 +156,24 @@ async def test_a_retry_waits_for_its_moment_and_for_the_end_of_the_pause(mesh: O
             raise OSError("once")
         return "done"
 
-    built = Workflow("w").add(fail, id="t", retry=RetryPolicy(max_retries=1, initial_delay=0.05))
-    handle = await mesh.submit(built, tenant=tenant)
-    await failed.wait()
-    await settled(mesh)
-    await mesh.pause_run(handle.id)
-    at = mesh._running.runs.get(handle.id).held  # type: ignore[union-attr]  # it is open
-    assert at is not None
-    assert at[0] > 0
-    await asyncio.sleep(0.06)
-    assert len(calls) == 1
-    await mesh.resume_run(handle.id)
-    assert await handle.result(10) == "done"
-    assert len(calls) == 2
+    built = Workflow("w").add(fail, id="t", retry=RetryPolicy(max_retries=1, initial_delay=1_800, max_delay=1_800))
+    clock = ShiftedClock()
+    async with open_mesh(clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        handle = await mesh.submit(built, tenant=tenant)
+        await failed.wait()
+        await settled(mesh)
+        await mesh.pause_run(handle.id)
+        run = mesh._running.runs.get(handle.id)
+        assert run is not None
+        assert run.held is not None
+        assert run.held[0] > 0
+        clock.forward(hours=1)
+        await settled(mesh, looks_again=True)
+        assert len(calls) == 1
+        await mesh.resume_run(handle.id)
+        assert await handle.result(10) == "done"
+        assert len(calls) == 2
 
 
 async def test_a_paused_run_is_cancelled(mesh: Orchestrator, tenant: str) -> None:
@@ -201,17 +200,20 @@ async def test_the_time_of_a_paused_run_goes_on(mesh: Orchestrator, tenant: str)
     assert await handle.status() is S.TIMEOUT
 
 
-async def test_a_run_for_later_is_paused_beyond_its_moment(mesh: Orchestrator, tenant: str) -> None:
+async def test_a_run_for_later_is_paused_beyond_its_moment(open_mesh: Open) -> None:
     steps = Steps()
     steps.let_go.set()
-    soon = datetime.now(UTC) + timedelta(seconds=0.1)
-    handle = await mesh.submit(steps.workflow, tenant=tenant, not_before=soon)
-    await mesh.pause_run(handle.id)
-    await asyncio.sleep(0.15)
-    await settled(mesh)
-    assert steps.seen == []
-    await mesh.resume_run(handle.id)
-    assert await handle.result(10) == "b"
+    clock = ShiftedClock()
+    async with open_mesh(clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
+        later = datetime.now(UTC) + timedelta(minutes=30)
+        handle = await mesh.submit(steps.workflow, tenant=tenant, not_before=later)
+        await mesh.pause_run(handle.id)
+        clock.forward(hours=1)
+        await settled(mesh, looks_again=True)
+        assert steps.seen == []
+        await mesh.resume_run(handle.id)
+        assert await handle.result(10) == "b"
 
 
 async def test_runs_outside_memory_are_paused_too(open_mesh: Open) -> None:

@@ -21,6 +21,7 @@ from synergymesh import (
     ResourceQuota,
     RetryPolicy,
     RunFailed,
+    RunHandle,
     RunTimedOut,
     Workflow,
     current_task,
@@ -81,6 +82,14 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
+
+
+async def until_told(status: ExecutionStatus, handle: RunHandle) -> None:
+    """Wait until a run tells that its task "a" has, or had, a status."""
+    async with asyncio.timeout(10):
+        async for event in handle.events():
+            if (event.task_id, event.status) == ("a", status):
+                return
 
 
 def deadlines_of(mesh: Orchestrator) -> int:
@@ -316,12 +325,15 @@ async def test_a_clock_that_was_set_back_across_a_restart_stretches_no_limit(
     async with open_mesh(workflows=[*workflows, blocker], clock=clock) as mesh:
         tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
         narrow = (await mesh.create_tenant("B", "enterprise", quota=one)).tenant_id
-        await mesh.submit(blocker, tenant=narrow)
-        await asyncio.sleep(0.05)
+        holding = await mesh.submit(blocker, tenant=narrow)
+        await until_told(S.RUNNING, holding)
         handles = [
             await mesh.submit(each, tenant=narrow if each in (waits, task_waits) else tenant) for each in workflows
         ]
-        await asyncio.sleep(0.05)
+        await until_told(S.RUNNING, handles[workflows.index(late)])
+        await until_told(S.RETRYING, handles[workflows.index(total)])
+        await until_told(S.RETRYING, handles[workflows.index(elapsed)])
+        await until_told(S.SUCCESS, handles[workflows.index(after)])
     clock.ahead -= 24 * HOUR
     async with open_mesh(workflows=[*workflows, blocker], clock=clock) as mesh:
         for handle in handles:

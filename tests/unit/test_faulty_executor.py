@@ -10,6 +10,7 @@ from synergymesh.domain.fault_tolerance.retry import Cancelled, Lost, Outcome, S
 from synergymesh.executors.loop import LoopExecutor
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.testing.faults import NO_FAULT, FaultyExecutor
+from synergymesh.testing.virtual_time import VirtualLoop
 
 
 class Kind:
@@ -82,16 +83,24 @@ async def test_what_it_loses_is_reported_as_lost_once_and_its_task_is_stopped() 
     assert reported == call.outcomes
 
 
-async def test_what_ends_first_is_not_lost_any_more() -> None:
+def test_what_ends_first_is_not_lost_any_more() -> None:
     async def work() -> int:
         return 1
 
-    call = Call(work)
-    executor = await started(call, Kind(), loses=lambda call: 0.01)
-    await call.ended.wait()
-    await asyncio.sleep(0.02)
-    executor.crash()
-    assert [type(each) for each in call.outcomes] == [Succeeded]
+    async def main() -> list[Outcome]:
+        call = Call(work)
+        executor = await started(call, Kind(), loses=lambda call: 60.0)
+        await call.ended.wait()
+        await asyncio.sleep(61)
+        executor.crash()
+        return call.outcomes
+
+    loop = VirtualLoop()
+    try:
+        outcomes = loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert [type(each) for each in outcomes] == [Succeeded]
 
 
 async def test_an_outcome_that_is_on_its_way_is_lost_with_its_executor() -> None:
