@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from synergymesh.domain.observability.tallies import Durations
 from synergymesh.engine.observability.monitoring import MeshFigures
@@ -14,11 +15,11 @@ BEGIN, END = "<!-- metrics -->\n", "<!-- /metrics -->"
 
 def nothing_counted() -> MeshFigures:
     """Give the figures of a mesh in which nothing has happened."""
-    empty: dict[str, object] = {}
+    empty: dict[str, Any] = {}
     for name, kind in MeshFigures.__annotations__.items():
         nothing = {"Durations": Durations(), "Sequence": (), "Mapping": {}}
         empty[name] = next((value for word, value in nothing.items() if word in str(kind)), 0)
-    return MeshFigures(**empty)  # type: ignore[arg-type]
+    return MeshFigures(**empty)
 
 
 def table() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from synergymesh import Orchestrator, ResourceQuota, TenantTier
 from synergymesh.errors import StoreError
 from synergymesh.ports.changes import Unit
 from synergymesh.ports.records import CommitResult
+from synergymesh.ports.store import Store
 
 ROOMY = ResourceQuota(
     max_concurrent_tasks=200,
@@ -87,7 +88,7 @@ def with_faults() -> Callable[[Orchestrator], FaultyStore]:
 
     def wrap(mesh: Orchestrator) -> FaultyStore:
         faulty = FaultyStore(mesh._database)
-        mesh._database = faulty  # type: ignore[assignment]
+        mesh._database = cast(Store, faulty)
         return faulty
 
     return wrap

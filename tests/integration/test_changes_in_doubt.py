@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.integration.settling import settled
@@ -34,6 +34,7 @@ from synergymesh.ports.changes import (
     WorkflowPaused,
     WorkflowResumed,
 )
+from synergymesh.ports.store import Store
 from synergymesh.testing.memory import differences
 
 SHARE = CohortShare(nominal=Capacity(1, 100, 10))
@@ -134,7 +135,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(turns_module, "LOOK_SECONDS", 0.01)
     mesh = Orchestrator(":memory:", shutdown_grace_seconds=0.05)
     store = Trouble(mesh._database)
-    mesh._database = store  # type: ignore[assignment]
+    mesh._database = cast(Store, store)
     async with mesh:
         built = Scene(mesh, store)
         await built.set_up()
@@ -427,10 +428,10 @@ async def test_a_change_that_is_under_way_when_the_mesh_is_closed_is_answered(sc
     await asyncio.sleep(0)
     scene.store.gate.set()
     await closing
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
-    assert answers[0].weight == 3, "it was recorded"  # type: ignore[union-attr]
+    answers: list[Any] = await asyncio.gather(*waiting, return_exceptions=True)
+    assert answers[0].weight == 3, "it was recorded"
     for answer in answers[1:]:
-        assert answer is None or isinstance(answer, NotRunning) or answer.weight == 4  # type: ignore[union-attr]
+        assert answer is None or isinstance(answer, NotRunning) or answer.weight == 4
     with pytest.raises(NotRunning):
         await scene.mesh.set_weight(scene.tenant, 5)
 

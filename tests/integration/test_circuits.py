@@ -367,7 +367,7 @@ async def test_own_policies_need_the_feature_and_taking_one_away_releases_what_i
     with pytest.raises(FeatureNotEnabled, match="custom_policies"):
         await mesh.set_breaker_policy(small, TOUCHY)
     with pytest.raises(InvalidRequest, match="BreakerPolicy"):
-        await mesh.set_breaker_policy(tenant, 3)  # type: ignore[arg-type]
+        await mesh.set_breaker_policy(tenant, 3)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InvalidRequest, match="not both"):
         await mesh.set_breaker_policy(tenant, TOUCHY, breaker="x", workflow="w")
     service = Service()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -112,7 +114,7 @@ async def test_a_flood_of_one_tenant_does_not_hold_up_another_one() -> None:
     assert order.count(quiet) == 5
 
 
-async def started_in_order(mesh: Orchestrator, submissions: list[dict[str, object]]) -> list[str]:
+async def started_in_order(mesh: Orchestrator, submissions: list[dict[str, Any]]) -> list[str]:
     """Submit runs for a tenant of one slot while that is taken; give the order in which they started."""
     order: list[str] = []
     let_go, taken = asyncio.Event(), asyncio.Event()
@@ -129,7 +131,7 @@ async def started_in_order(mesh: Orchestrator, submissions: list[dict[str, objec
     await taken.wait()
     for submission in submissions:
         built = Workflow("note").add(note, args=[submission.pop("name")])
-        handles.append(await mesh.submit(built, tenant=narrow, **submission))  # type: ignore[arg-type]
+        handles.append(await mesh.submit(built, tenant=narrow, **submission))
     let_go.set()
     for handle in handles:
         await handle.result(10)
@@ -198,12 +200,12 @@ async def test_a_moment_in_the_past_is_now_and_in_another_time_zone_the_same_one
 
 
 @pytest.mark.parametrize("moment", [datetime(2030, 1, 1), "2030-01-01", 5])
-async def test_a_moment_without_a_time_zone_is_refused(mesh: Orchestrator, tenant: str, moment: object) -> None:
+async def test_a_moment_without_a_time_zone_is_refused(mesh: Orchestrator, tenant: str, moment: Any) -> None:
     async def work() -> int:
         return 1
 
     with pytest.raises(InvalidRequest, match="not_before") as caught:
-        await mesh.submit(Workflow("w").add(work), tenant=tenant, not_before=moment)  # type: ignore[arg-type]
+        await mesh.submit(Workflow("w").add(work), tenant=tenant, not_before=moment)
     assert caught.value.field == "not_before"
     assert await mesh.count_open_runs() == 0
 
@@ -252,16 +254,16 @@ async def test_a_suspended_tenant_starts_and_accepts_nothing_until_it_is_resumed
     assert done == ["a", "b"]
 
 
-async def test_suspending_survives_a_restart(open_mesh: object) -> None:
+async def test_suspending_survives_a_restart(open_mesh: Callable[..., Orchestrator]) -> None:
     async def work() -> int:
         return 1
 
     built = Workflow("w", source="nowhere:built").add(work)
-    async with open_mesh() as mesh:  # type: ignore[operator]
+    async with open_mesh() as mesh:
         tenant = (await mesh.create_tenant("A", "enterprise")).tenant_id
         handle = await mesh.submit(built, tenant=tenant, not_before=datetime.now(UTC) + timedelta(seconds=0.3))
         await mesh.suspend_tenant(tenant)
-    async with open_mesh(workflows=[built]) as mesh:  # type: ignore[operator]
+    async with open_mesh(workflows=[built]) as mesh:
         again = mesh.handle(handle.id, tenant=tenant)
         with pytest.raises(TimeoutError):
             await again.result(0.4)

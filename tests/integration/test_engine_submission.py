@@ -160,9 +160,10 @@ async def test_runs_are_listed_newest_first_by_page_state_and_workflow(mesh: Orc
     assert [run.id for run in await mesh.list_runs(workflow="doubled_twice")] == ids[:1]
     assert len(await mesh.list_runs(status="success")) == 8
     assert await mesh.list_runs(status=["failed", S.CANCELLED]) == []
-    for wrong in ({"limit": 0}, {"limit": 1_001}, {"limit": "5"}, {"status": "odd"}):
+    cases: list[dict[str, Any]] = [{"limit": 0}, {"limit": 1_001}, {"limit": "5"}, {"status": "odd"}]
+    for wrong in cases:
         with pytest.raises(InvalidRequest) as caught:
-            await mesh.list_runs(**wrong)  # type: ignore[arg-type]
+            await mesh.list_runs(**wrong)
         assert caught.value.field in wrong
 
 
@@ -207,7 +208,7 @@ async def test_what_a_deleted_tenant_left_is_purged(open_mesh: Callable[..., Orc
         for n in range(20):
             await (await mesh.submit(doubled, tenant=tenant, input={"x": n})).result(10)
         await mesh.delete_tenant(tenant)
-        store = mesh._parts.store  # type: ignore[union-attr]
+        store = mesh._running.store
         while await store.purge_deleted(7):
             pass
     with sqlite3.connect(tmp_path / "mesh.db") as connection:
@@ -233,7 +234,7 @@ async def test_a_run_submitted_while_its_tenant_is_deleted_is_refused_or_gone_an
                     with suppress(UnknownRun, RunCancelled):
                         assert await answer.result(5) == 2
         assert await mesh.count_open_runs() == 0
-        assert list(mesh._parts.runs) == []  # type: ignore[union-attr]
+        assert list(mesh._running.runs) == []
 
 
 # --- not running ----------------------------------------------------------------------------------------------------

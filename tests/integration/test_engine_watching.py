@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -143,8 +143,9 @@ async def test_whoever_stops_following_is_forgotten(mesh: Orchestrator, tenant: 
     handle = await mesh.submit(Workflow("w").add(wait), tenant=tenant)
     events = handle.events()
     await anext(events)
-    await events.aclose()  # type: ignore[attr-defined]
-    live = mesh._parts.runs.get(handle.id)  # type: ignore[union-attr]
+    assert isinstance(events, AsyncGenerator)
+    await events.aclose()
+    live = mesh._running.runs.get(handle.id)
     assert live is not None
     assert not live.watchers
     let_go.set()

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,12 +86,12 @@ async def test_a_pass_that_fails_is_made_again(
     failures = 3
     prune_runs = mesh._database.prune_runs
 
-    async def fails(*arguments: object, **more: object) -> object:
+    async def fails(*arguments: Any, **more: Any) -> object:
         nonlocal failures
         if failures:
             failures -= 1
             raise StoreUnavailable("the disk is full")
-        return await prune_runs(*arguments, **more)  # type: ignore[arg-type]
+        return await prune_runs(*arguments, **more)
 
     monkeypatch.setattr(mesh._database, "prune_runs", fails)
     async with mesh:

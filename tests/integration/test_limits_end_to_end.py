@@ -424,7 +424,7 @@ async def test_a_share_is_changed_at_the_next_dispatch_and_kept_over_a_restart(
         with pytest.raises(InvalidRequest, match="is no sub-tenant"):
             await mesh.set_share(parent, share)
         with pytest.raises(InvalidRequest, match="share must be a CohortShare"):
-            await mesh.set_share(child, "half")  # type: ignore[arg-type]
+            await mesh.set_share(child, "half")  # type: ignore[arg-type]  # on purpose
         gate.set()
         await handle.result(5)
     async with open_mesh(workflows=[graph]) as mesh:

@@ -94,7 +94,7 @@ async def test_bad_policies_and_places_are_refused_before_anything_changes(mesh:
     with pytest.raises(UnknownTenant):
         await mesh.set_retry_policy("tenant-nobody", at_once(1))
     with pytest.raises(InvalidRequest, match="RetryPolicy"):
-        await mesh.set_retry_policy(tenant, 3)  # type: ignore[arg-type]
+        await mesh.set_retry_policy(tenant, 3)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InvalidRequest, match="Name the workflow"):
         await mesh.set_retry_policy(tenant, at_once(1), component="a")
     with pytest.raises(InvalidRequest):

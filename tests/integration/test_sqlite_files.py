@@ -68,7 +68,7 @@ def test_an_address_that_is_no_sqlite_database_is_refused(address: str) -> None:
 
 def test_an_unknown_synchronous_mode_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="synchronous must be full or normal"):
-        SqliteStore(":memory:", synchronous="off")  # type: ignore[arg-type]
+        SqliteStore(":memory:", synchronous="off")  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize("address", [":memory:", "sqlite:///:memory:", "sqlite://"])

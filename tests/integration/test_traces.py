@@ -33,6 +33,7 @@ from synergymesh import (
     ref,
 )
 from synergymesh.engine.direct_calls import DirectCall
+from synergymesh.engine.observability.observed_runs import ObservedRuns
 from synergymesh.errors import InvalidRequest
 from synergymesh.settings import read_settings
 from synergymesh.telemetry.traces import Traces
@@ -104,6 +105,16 @@ def of(span: ReadableSpan, name: str) -> Any:
     return (span.attributes or {}).get(f"synergymesh.{name}")
 
 
+def start_of(span: ReadableSpan) -> int:
+    assert span.start_time is not None
+    return span.start_time
+
+
+def end_of(span: ReadableSpan) -> int:
+    assert span.end_time is not None
+    return span.end_time
+
+
 def is_child(span: ReadableSpan, parent: Any) -> bool:
     above = parent.get_span_context()
     return (
@@ -147,8 +158,9 @@ async def test_a_run_is_a_child_of_its_caller_and_has_tasks_which_have_attempts(
         assert of(attempt, "attempt.number") == 1
         for span in (task, attempt):
             assert (of(span, "tenant.id"), of(span, "run.id"), of(span, "status")) == (tenant, handle.id, "success")
-        assert run.start_time <= task.start_time <= attempt.start_time <= attempt.end_time  # type: ignore[operator]
-        assert attempt.end_time == task.end_time <= run.end_time  # type: ignore[operator]
+        starts = [start_of(span) for span in (run, task, attempt)]
+        assert starts == sorted(starts)
+        assert start_of(attempt) <= end_of(attempt) == end_of(task) <= end_of(run)
     assert all(span.status.status_code is StatusCode.UNSET for span in (run, *tasks, *attempts))
     assert not ended("submit")
 
@@ -352,7 +364,7 @@ async def test_a_run_that_goes_on_after_a_restart_stays_in_its_trace(
     for run_id, run in runs.items():
         assert is_child(run, request if called_in_a_trace else submits[run_id])
         assert of(run, "status") == "success"
-    assert runs[begun.id].start_time >= before[0].end_time or not clean  # type: ignore[operator]
+    assert start_of(runs[begun.id]) >= end_of(before[0]) or not clean
     assert {(of(span, "run.id"), of(span, "task.id")) for span in ended("task")} == {(begun.id, "b"), (later.id, "a")}
     (again,) = (span for span in ended("attempt") if of(span, "run.id") == begun.id)
     assert of(again, "attempt.number") == 2
@@ -395,8 +407,9 @@ async def test_nothing_is_kept_of_runs_that_have_ended(traced: Open) -> None:
     async with traced() as mesh:
         tenant = await tenant_of(mesh)
         await (await mesh.submit(Workflow("w").add(work, id="a"), tenant=tenant)).result(10)
-        assert mesh._parts is not None
-        observer = mesh._parts.runs._observer  # type: ignore[attr-defined]
+        runs = mesh._running.runs
+        assert isinstance(runs, ObservedRuns)
+        observer = runs._observer
         assert isinstance(observer, Traces)
         assert observer._runs == {}
         assert observer.failures == 0
@@ -447,7 +460,9 @@ async def test_nothing_leaves_spans_unless_it_is_asked_for(open_mesh: Open) -> N
         with tracer().start_as_current_span("request"):
             handle = await mesh.submit(Workflow("w").add(work, id="a"), tenant=tenant)
         await handle.result(10)
-        assert (await mesh._database.get_run(handle.id, None)).traceparent is None  # type: ignore[union-attr]
+        record = await mesh._database.get_run(handle.id, None)
+        assert record is not None
+        assert record.traceparent is None
     assert [span.name for span in ended()] == ["request"]
 
 

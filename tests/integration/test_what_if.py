@@ -151,14 +151,14 @@ def test_what_is_no_change_changes_nothing(runs: list[tuple[str, list[int], int]
         ({"changes": {"b": TenantChange(weight=2)}}, "no tenant 'b'"),
         ({"changes": {"a": 5}}, "TenantChange"),
         ({"changes": {"a": TenantChange(tier="gold")}}, "tier must be one of"),
-        ({"changes": {"a": TenantChange(quota=5)}}, "quota must be a ResourceQuota"),  # type: ignore[arg-type]
+        ({"changes": {"a": TenantChange(quota=5)}}, "quota must be a ResourceQuota"),  # type: ignore[arg-type]  # on purpose
         ({"changes": {"a": TenantChange(weight=0)}}, "weight must be"),
         ({"changes": {"a": TenantChange(weight=1_001)}}, "weight must be"),
         ({"changes": {"a": TenantChange(weight=True)}}, "weight must be"),
         ({"capacity_then": (1, 1, 1)}, "capacity must be a Capacity"),
         ({"capacity_then": Capacity(0, 1, 1)}, "capacity.slots must be"),
         ({"capacity_then": Capacity(1, 1_000_000_001, 1)}, "capacity.memory_mb must be"),
-        ({"capacity_then": Capacity(1, 1, float("nan"))}, "capacity.cpu_millis must be"),  # type: ignore[arg-type]
+        ({"capacity_then": Capacity(1, 1, float("nan"))}, "capacity.cpu_millis must be"),  # type: ignore[arg-type]  # on purpose
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused(asked: dict[str, Any], message: str) -> None:
@@ -293,7 +293,7 @@ async def test_recorded_runs_are_replayed_with_what_their_tasks_took(mesh: Orche
     now = parts.dispatcher._clock.now()
     workload = await parts.what_ifs._recordings.read(now - 60 * SECOND, now + SECOND)
     (run,) = workload.runs
-    by_id = {str(task.component[1]): task for task in run.tasks}  # type: ignore[index]
+    by_id = {str(task.component[1]): task for task in run.tasks if task.component}
     executed = list(by_id)
     assert run.priority == 3
     assert by_id["b"].depends_on == (executed.index("a"),)
@@ -340,7 +340,7 @@ async def test_a_span_that_is_none_is_refused(mesh: Orchestrator, tenant: str, s
     with pytest.raises(InvalidRequest, match="since"):
         await mesh.what_if({tenant: TenantChange(weight=2)}, **span)
     with pytest.raises(InvalidRequest, match="TenantChange"):
-        await mesh.what_if([tenant])  # type: ignore[arg-type]
+        await mesh.what_if([tenant])  # type: ignore[arg-type]  # on purpose
 
 
 async def test_a_tenant_needs_the_feature_and_sees_and_changes_only_its_own(mesh: Orchestrator) -> None:

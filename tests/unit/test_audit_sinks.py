@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,12 +44,12 @@ async def recorded(unit: Unit) -> CommitResult:
     return Committed()
 
 
-def checkpoints(heads: Heads, directory: Path, **more: object) -> Checkpoints:
-    given = {"interval_seconds": 60.0, "interval_units": 10, "written": lambda: 0} | more
+def checkpoints(heads: Heads, directory: Path, **more: Any) -> Checkpoints:
+    given: dict[str, Any] = {"interval_seconds": 60.0, "interval_units": 10, "written": lambda: 0} | more
     file = CheckpointFile(directory / "checkpoints.jsonl")
     notes = Notes(recorded, lambda: ENGINE, SystemClock())
     keys = KeyRing(directory / "key.pem", file, notes, SystemClock())
-    return Checkpoints(heads, file, keys, SystemClock(), **given)  # type: ignore[arg-type]
+    return Checkpoints(heads, file, keys, SystemClock(), **given)
 
 
 def intact(lines: list[bytes], key: bytes) -> bool:
@@ -75,7 +76,8 @@ async def test_a_checkpoint_is_written_when_a_head_has_changed_and_only_then(tmp
     assert third is not None
     assert third.number == 3
     key = load(tmp_path / "key.pem").public
-    assert intact([line for _, line in made.file.lines()], key)  # type: ignore[union-attr]
+    assert made.file is not None
+    assert intact([line for _, line in made.file.lines()], key)
 
 
 async def test_a_checkpoint_is_due_after_so_many_units_or_so_much_time(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def unit(number: int) -> Unit:
 
 
 def numbers(units: Sequence[Unit]) -> list[int]:
-    return [each[0].started_at for each in units]  # type: ignore[union-attr]
+    return [change.started_at for (change,) in units if isinstance(change, RunStarted)]
 
 
 class ScriptedStore:
@@ -69,9 +69,14 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer_module, "RETRY_DELAYS_SECONDS", (0.0,))
 
 
+def committer_on(store: Any, background: Background | None = None) -> Committer:
+    """Give a committer, not started, on something that only has the verb for it."""
+    return Committer(store, background or Background(SystemClock()))
+
+
 @asynccontextmanager
 async def running(store: Any) -> AsyncIterator[Committer]:
-    committer = Committer(store, Background(SystemClock()))
+    committer = committer_on(store)
     committer.start()
     try:
         yield committer
@@ -213,7 +218,7 @@ async def test_who_waits_for_room_is_told_when_the_database_cannot_be_written(mo
 
 async def test_closing_writes_what_waits_and_then_takes_nothing_more() -> None:
     store = ScriptedStore()
-    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
+    committer = committer_on(store)
     committer.start()
     received = answers(committer, 3)
     await committer.close()
@@ -225,7 +230,7 @@ async def test_closing_writes_what_waits_and_then_takes_nothing_more() -> None:
 
 async def test_a_unit_that_comes_after_the_end_is_told_so_and_nobody_waits_for_ever() -> None:
     store = ScriptedStore()
-    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
+    committer = committer_on(store)
     committer.start()
     await committer.close()
     async with asyncio.timeout(5):
@@ -239,7 +244,7 @@ async def test_closing_gives_up_after_one_more_try_and_nothing_later_is_recorded
 ) -> None:
     monkeypatch.setattr(committer_module, "BATCH_UNITS_MAX", 2)
     store = ScriptedStore(FULL)
-    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
+    committer = committer_on(store)
     committer.start()
     store.open.clear()
     received = answers(committer, 6)
@@ -260,7 +265,7 @@ async def test_after_an_error_that_does_not_pass_all_that_waits_is_given_up_and_
     monkeypatch.setattr(committer_module, "BATCH_UNITS_MAX", 2)
     broken = StoreCorrupt("mesh.db is damaged")
     store = ScriptedStore(broken)
-    committer = Committer(store, Background(SystemClock()))  # type: ignore[arg-type]
+    committer = committer_on(store)
     committer.start()
     received = answers(committer, 5)
     await committer.drained()
@@ -342,7 +347,7 @@ async def test_whoever_waits_is_answered_whatever_goes_wrong_in_a_commit_and_the
 ) -> None:
     store = ScriptedStore(error)
     background = Background(SystemClock())
-    committer = Committer(store, background)  # type: ignore[arg-type]
+    committer = committer_on(store, background)
     committer.start()
     async with asyncio.timeout(5):
         received = answers(committer, 3, may_fail=lambda n: n == 0)
@@ -359,7 +364,7 @@ async def test_whoever_waits_is_answered_whatever_goes_wrong_in_a_commit_and_the
 async def test_who_makes_a_mistake_when_he_is_told_keeps_nobody_else_from_being_told() -> None:
     store = ScriptedStore(None, FULL, StoreCorrupt("mesh.db is damaged"))
     background = Background(SystemClock())
-    committer = Committer(store, background)  # type: ignore[arg-type]
+    committer = committer_on(store, background)
     told: list[Any] = []
 
     def mistaken(answer: Any) -> None:

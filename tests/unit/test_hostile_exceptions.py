@@ -109,7 +109,8 @@ def hostile(draw: st.DrawFn) -> BaseException:
             answer = said_of_the_class.get(name)
             return super().__getattribute__(name) if answer is None else answer()
 
-    return Meta("Hostile", (draw(bases),), namespace)()  # type: ignore[no-any-return]
+    made: BaseException = Meta("Hostile", (draw(bases),), namespace)()
+    return made
 
 
 @given(hostile())

@@ -354,9 +354,9 @@ def test_views_are_live_and_cannot_be_written(diamond: DependencyResolver) -> No
     assert graph["e"] == ("d",)
     assert reverse["d"] == ("e",)
     with pytest.raises(TypeError):
-        nodes["x"] = nodes["a"]  # type: ignore[index]
+        nodes["x"] = nodes["a"]  # type: ignore[index]  # on purpose
     with pytest.raises(AttributeError):
-        nodes["a"].weight = 3  # type: ignore[misc]
+        nodes["a"].weight = 3  # type: ignore[misc]  # on purpose
     with pytest.raises(KeyError):
         graph["nope"]
 

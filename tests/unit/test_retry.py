@@ -169,7 +169,7 @@ def test_no_delay_stays_no_delay_however_many_attempts(attempt: int) -> None:
         (RetryPolicy(retry_on=(LookupError,), give_up_on=(KeyError,)), KeyError("k"), False),
         (RetryPolicy(retry_on=(KeyError,), give_up_on=("Exception",)), KeyError("k"), False),
         (RetryPolicy(retry_on=KeyError), KeyError("k"), True),  # type: ignore[arg-type]  # one type alone
-        (RetryPolicy(retry_on="KeyError"), KeyError("k"), True),  # type: ignore[arg-type]
+        (RetryPolicy(retry_on="KeyError"), KeyError("k"), True),  # type: ignore[arg-type]  # one name alone
     ],
 )
 def test_which_errors_are_retried(policy: RetryPolicy, error: BaseException, expected: bool) -> None:

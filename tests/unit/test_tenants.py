@@ -90,7 +90,7 @@ def test_a_tenant_has_the_weight_and_the_features_of_its_tier() -> None:
     assert tenant.created_at == datetime(1970, 1, 1, tzinfo=UTC)
     assert "advanced_retry" in tenant.features_enabled
     with pytest.raises(dataclasses.FrozenInstanceError):
-        tenant.tier = TenantTier.BASIC  # type: ignore[misc]
+        tenant.tier = TenantTier.BASIC  # type: ignore[misc]  # on purpose
 
 
 def test_a_policy_changes_the_weight_and_an_unknown_tier_has_no_features() -> None:

@@ -170,7 +170,7 @@ def test_annotated_types_are_made_in_a_plain_run() -> None:
 
 def test_a_default_that_is_mutable_is_not_shared_between_runs() -> None:
     @workflow
-    def defaulted(values: list[int] = [1]) -> Any:  # noqa: B006
+    def defaulted(values: list[int] = [1]) -> Any:  # noqa: B006 - what is tested
         return echo(values)
 
     first = defaulted.check_input(None)
@@ -304,7 +304,7 @@ def text_value() -> str:
 
 
 @workflow
-def ordered(order_id: int, customer: Customer | None = None, tags: list[str] = []) -> Any:  # noqa: B006
+def ordered(order_id: int, customer: Customer | None = None, tags: list[str] = []) -> Any:  # noqa: B006 - a user may
     return echo(order_id, customer, tags)
 
 
@@ -458,7 +458,7 @@ def test_a_workflow_of_a_module_has_a_source_and_a_local_one_has_none() -> None:
 )
 def test_the_source_says_how_the_module_was_loaded(names: dict[str, Any], source: str | None) -> None:
     code = "from synergymesh.workflows.workflow import Workflow\nfound = Workflow('w')"
-    exec(code, names)  # noqa: S102
+    exec(code, names)  # noqa: S102 - a module of any name
     assert names["found"].source == source
 
 
@@ -486,7 +486,7 @@ def test_a_registry_refuses_another_workflow_of_the_same_name() -> None:
     with pytest.raises(InvalidWorkflow, match="two different workflows are named 'quadruple'"):
         registry.add(Workflow("quadruple").add(double, args=(1,)))
     with pytest.raises(InvalidWorkflow, match="takes workflows"):
-        registry.add(double)  # type: ignore[arg-type]
+        registry.add(double)  # type: ignore[arg-type]  # on purpose
     assert len(registry) == 1
 
 

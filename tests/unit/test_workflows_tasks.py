@@ -54,13 +54,13 @@ def text() -> str:
 
 
 @task
-def load(key: int) -> dict:  # type: ignore[type-arg]
+def load(key: int) -> dict:  # type: ignore[type-arg]  # as users write it
     """Load something."""
     return {"key": key}
 
 
 @task
-def anything(*args, **kwargs):  # type: ignore[no-untyped-def]
+def anything(*args, **kwargs):  # type: ignore[no-untyped-def]  # as users write it
     return [list(args), kwargs]
 
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_a_task_is_refused(function: Any, message: str | None) ->
 @pytest.mark.parametrize("name", ["after", "required"])
 def test_a_parameter_with_a_reserved_name_is_refused_with_the_remedy(name: str) -> None:
     names: dict[str, Any] = {}
-    exec(f"def work({name}): pass", names)  # noqa: S102
+    exec(f"def work({name}): pass", names)  # noqa: S102 - a name that is given
     with pytest.raises(InvalidWorkflow, match=f"'{name}'.*Rename the parameter"):
         task(names["work"])
 
@@ -270,7 +270,7 @@ def test_a_wrong_call_is_refused_when_the_workflow_is_defined(call: Callable[[],
 
 def test_results_fit_by_their_annotations() -> None:
     @task
-    def wide(a: float, b: Any, c: int | None, d) -> None: ...  # type: ignore[no-untyped-def]
+    def wide(a: float, b: Any, c: int | None, d) -> None: ...  # type: ignore[no-untyped-def]  # what is tested
 
     traced(lambda: wide(number(), text(), text(), text()))
     traced(lambda: wide(1, {}, None, []))
@@ -328,7 +328,7 @@ USES: list[Callable[[Any], Any]] = [
     float,
     str,
     lambda node: f"{node}",
-    lambda node: "%s" % node,  # noqa: UP031
+    lambda node: "%s" % node,  # noqa: UP031 - what is tested
     lambda node: node + 1,
     lambda node: 1 + node,
     lambda node: node - 1,
@@ -390,7 +390,7 @@ def test_nodes_can_be_shown_kept_in_sets_and_copied_by_tools() -> None:
 def test_optional_takes_nodes_ids_and_dependencies_only() -> None:
     assert optional("a") == Dependency("a", False) == optional(Dependency("a"))
     with pytest.raises(InvalidWorkflow, match="takes a node or a component id"):
-        optional(5)  # type: ignore[call-overload]
+        optional(5)  # type: ignore[call-overload]  # on purpose
 
 
 def test_a_node_of_another_workflow_is_refused() -> None:
@@ -408,7 +408,7 @@ def test_a_node_of_another_workflow_is_refused() -> None:
 
 
 def test_plain_annotations_need_no_conversion() -> None:
-    def work(  # type: ignore[no-untyped-def]
+    def work(  # type: ignore[no-untyped-def]  # what is tested
         a,
         b: int,
         c: dict[str, list[int | None]],
@@ -467,7 +467,7 @@ def test_the_missing_result_of_an_optional_component_is_passed_as_it_is() -> Non
 
 
 def test_an_annotation_that_cannot_be_resolved_means_anything() -> None:
-    def work(a: Nowhere, b: Line) -> None: ...  # type: ignore[name-defined] # noqa: F821
+    def work(a: Nowhere, b: Line) -> None: ...  # type: ignore[name-defined] # noqa: F821 - what is tested
 
     typed = task(work)
     traced(lambda: typed({"x": 1}, {"count": 1}))
@@ -476,7 +476,7 @@ def test_an_annotation_that_cannot_be_resolved_means_anything() -> None:
 
 def test_an_annotation_that_is_defined_later_is_found_at_run_time() -> None:
     names: dict[str, Any] = {"__name__": "later"}
-    exec("from __future__ import annotations\ndef work(a: Later): pass", names)  # noqa: S102
+    exec("from __future__ import annotations\ndef work(a: Later): pass", names)  # noqa: S102 - what it names comes later
     typed = task(names["work"])
     traced(lambda: typed({"count": 1}))
     names["Later"] = Line
@@ -499,9 +499,9 @@ def test_inputs_in_a_builder_are_references() -> None:
 
 def test_a_setting_that_there_is_not_is_refused_with_the_nearest_one() -> None:
     for give in (
-        lambda: task(name="x", timeot=3)(lambda: 1),  # type: ignore[call-overload]
-        lambda: load.options(timeot=3),  # type: ignore[call-arg]
-        lambda: Workflow("w").add(load, timeot=3),  # type: ignore[call-arg]
+        lambda: task(name="x", timeot=3)(lambda: 1),  # type: ignore[call-overload]  # on purpose
+        lambda: load.options(timeot=3),  # type: ignore[call-arg]  # on purpose
+        lambda: Workflow("w").add(load, timeot=3),  # type: ignore[call-arg]  # on purpose
     ):
         with pytest.raises(InvalidWorkflow, match=r"'timeot'.*'timeout'") as caught:
             give()

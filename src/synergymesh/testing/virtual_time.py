@@ -11,9 +11,13 @@ import heapq
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 from synergymesh.domain.instants import SECOND, Instant
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 BEGIN: Instant = 1_700_000_000 * SECOND
 """What a virtual clock shows at second 0: some day in 2023."""
@@ -101,9 +105,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Do nothing: there is no other thread that could have to wake this one."""
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Call a function here and now: a thread would come to it at another moment each time."""
-        future = self.create_future()
+        future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as error:

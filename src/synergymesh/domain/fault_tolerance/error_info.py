@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -105,7 +106,7 @@ def _retry_after(exception: BaseException) -> tuple[float | None, str]:
     if not issubclass(type(exception), RetryLater):
         return None, ""
     try:
-        delay = exception.delay  # type: ignore[attr-defined]
+        delay = cast(RetryLater, exception).delay
         if type(delay) in (int, float) and delay >= 0:
             return float(min(delay, DELAY_SECONDS_MAX)), ""
         shown = f"{delay!r:.100}"

@@ -39,7 +39,7 @@ from synergymesh.domain.scheduling.waiting_room import COMPACT_SLACK, NEVER, Ent
 BORROWING = 1 << 200
 """Added to the tag of a member beyond its nominal share: it comes after all that are within theirs."""
 
-BORROWERS: Entry[Any] = (BORROWING, 0, None)  # type: ignore[assignment]
+BORROWERS: Entry[Any] = (BORROWING, 0, None)  # type: ignore[assignment]  # no member: only compared
 """Comes before every member that borrows, and after all others."""
 
 

@@ -22,7 +22,7 @@ COMPACT_SLACK = 64
 
 Entry = tuple[int, int, Member[WorkT]]
 
-NEVER: Entry[Any] = (1 << 400, 0, None)  # type: ignore[assignment]
+NEVER: Entry[Any] = (1 << 400, 0, None)  # type: ignore[assignment]  # no member: only compared
 """Comes after every entry; there is none."""
 
 

@@ -580,7 +580,7 @@ def _bury(loop: VirtualLoop) -> None:
     loop.set_exception_handler(lambda loop, context: None)
     tasks = asyncio.all_tasks(loop)
     loop.close()
-    loop.create_task = _refuse  # type: ignore[method-assign, assignment]
+    loop.create_task = _refuse  # type: ignore[method-assign, assignment]  # what ends may begin nothing here
     events._set_running_loop(loop)
     try:
         _close(tasks)
@@ -596,7 +596,7 @@ def _refuse(coroutine: Any, **options: Any) -> Any:
 
 def _close(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio has no other way to say so
         coroutine: Any = task.get_coro()
         for _ in range(BURIALS_MAX):
             with contextlib.suppress(BaseException):
