@@ -210,7 +210,7 @@ def assemble(
         store, runs, versions, dispatcher, tenants, clock, background, runs_max=settings.waiting_runs_in_memory
     )
 
-    time_limits = TimeLimits(deadlines, runs, attempts, scheduler, store, window, clock)
+    time_limits = TimeLimits(deadlines, runs, attempts, dispatcher, store, window, clock)
     dispatcher.limited_offered = time_limits.offered
 
     def tenant_changed(tenant_id: str) -> None:
@@ -251,7 +251,7 @@ def assemble(
     )
     delivery = Delivery(*_alert_sinks(settings))
     alerts = Alerts(monitoring, statistics, tenants, committer, background, clock, delivery.tell)
-    control = Control(store, turns, tenants, runs, attempts, scheduler, watching, window)
+    control = Control(store, turns, tenants, runs, attempts, dispatcher, watching, window)
     direct_calls = DirectCalls(
         tenants,
         admission,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from inspect import isawaitable
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
@@ -18,7 +19,7 @@ from synergymesh.domain.graphs.graph import checked_component_id, checked_compon
 from synergymesh.domain.quota import ResourceQuota
 from synergymesh.domain.tenants import Tenant, TenantTier
 from synergymesh.domain.workflow.component_types import ComponentType
-from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
+from synergymesh.engine.direct_calls import DirectCall, ExecutionResult, results_of
 from synergymesh.engine.observability.views import Run
 from synergymesh.errors import InvalidRequest, UnknownTenant
 from synergymesh.orchestrator import Orchestrator
@@ -769,8 +770,9 @@ class EnterpriseSynergyMeshOrchestrator:
         return self.call(self.orchestrator.list_tenants())
 
     async def _execute(self, tenant_id: str, calls: list[DirectCall]) -> list[ExecutionResult]:
-        loop = asyncio.get_running_loop()
-        return await self._portal.wait_for(self.orchestrator.call(calls, tenant=tenant_id, loop=loop))
+        begin = partial(self.orchestrator._begin_calls, calls, tenant_id)
+        run, end = await self._portal.ask(begin, self.orchestrator._withdraw_calls)
+        return results_of(run, calls, end)
 
     def _closes_cycle(self, component_id: str, depends_on: str) -> bool:
         if component_id == depends_on:

@@ -20,7 +20,7 @@ from synergymesh.domain.workflow.definition import WorkflowDefinition
 from synergymesh.engine.acting import ActingAs, current_actor
 from synergymesh.engine.control.cancellation import OPEN
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
-from synergymesh.engine.live import LiveRun
+from synergymesh.engine.live import LiveRun, Waiter
 from synergymesh.engine.observability.events import RunEvent
 from synergymesh.engine.observability.explaining import RunExplanation
 from synergymesh.engine.observability.timelines import timeline_of
@@ -38,6 +38,7 @@ from synergymesh.errors import InvalidRequest, NotRunning, RunCancelled, RunFail
 from synergymesh.interpreter import INTERPRETER
 from synergymesh.local.server import LocalServer
 from synergymesh.local.verbs import answering
+from synergymesh.mailbox import Mailbox
 from synergymesh.mesh_control import MeshControl
 from synergymesh.ports.changes import RunFinished
 from synergymesh.ports.clock import Clock, SystemClock
@@ -316,9 +317,17 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
             BacklogFull: too many tasks of the tenant wait.
             StoreError: the results could not be recorded.
         """
-        parts = self._running
-        shown = name or (calls[0].component_id if len(calls) == 1 else "components")
-        return await parts.direct_calls.call(shown, tenant, calls, loop or asyncio.get_running_loop())
+        return await self._running.direct_calls.call(name, tenant, calls, loop or asyncio.get_running_loop())
+
+    def _begin_calls(
+        self, calls: list[DirectCall], tenant: str, waiter: Waiter, there: Mailbox, here: Mailbox
+    ) -> LiveRun:
+        """Begin to call functions in another event loop, as `call` does; for `enterprise`."""
+        return self._running.direct_calls.begin(None, tenant, calls, there, here, waiter)
+
+    def _withdraw_calls(self, run: LiveRun) -> None:
+        """Cancel them, since their caller has gone away."""
+        self._running.direct_calls.withdraw(run)
 
     async def get_run(self, run_id: str, *, tenant: str | None = None) -> Run:
         """Give a run with all of its tasks.

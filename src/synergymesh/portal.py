@@ -8,10 +8,13 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
 
 from synergymesh.errors import NotRunning
 from synergymesh.logs import Log
+from synergymesh.mailbox import Mailbox, answer
 
 END_SECONDS = 1.0
 """How long coroutines and threads may take to end when the portal is closed."""
@@ -21,6 +24,7 @@ CLOSED_MEANWHILE = "the orchestrator was closed meanwhile. Open a new one, and a
 log = Log("synergymesh.portal")
 
 T = TypeVar("T")
+B = TypeVar("B")
 
 
 class _Threads(ThreadPoolExecutor):
@@ -39,6 +43,48 @@ class _Threads(ThreadPoolExecutor):
             return future
 
 
+class Question(Generic[T]):
+    """Wait for an answer from the portal's event loop; it is a waiter as a future is, and used there.
+
+    Attributes:
+        answer: for who asks, in his event loop.
+        begun: what beginning to look for the answer gave.
+        there: leads into that loop.
+    """
+
+    __slots__ = ("_is_answered", "_open", "answer", "begun", "there")
+
+    def __init__(self, there: Mailbox, open_: set[Question[Any]]) -> None:
+        self.answer: asyncio.Future[T] = there.loop.create_future()
+        self.begun: Any = None
+        self.there = there
+        self._open = open_
+        self._is_answered = False
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Tell whether nobody waits for the answer any more."""
+        return self.answer.cancelled()
+
+    def done(self) -> bool:
+        """Tell whether it is answered."""
+        return self._is_answered
+
+    def set_result(self, result: T, /) -> None:
+        """Answer it."""
+        self._answer(result, None)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Say why there is no answer."""
+        self._answer(None, exception)
+
+    def _answer(self, result: Any, error: Exception | None) -> None:
+        self._is_answered = True
+        self._open.discard(self)
+        with suppress(RuntimeError):  # the loop of who asked is closed
+            self.there.post(answer, self.answer, result, error)
+
+
 class Portal:
     """Run coroutines in an event loop in a thread of its own, from any other thread.
 
@@ -48,6 +94,9 @@ class Portal:
     Args:
         name: of the thread.
         at_exit: is called when the interpreter ends and the portal is still open.
+
+    Attributes:
+        mailbox: leads into the portal's loop.
     """
 
     def __init__(self, name: str, at_exit: Callable[[], object]) -> None:
@@ -57,6 +106,9 @@ class Portal:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._at_exit = at_exit
         self._process = os.getpid()
+        self._callers = threading.local()
+        self._questions: set[Question[Any]] = set()
+        self.mailbox = Mailbox(self._loop)
         self._open = True
         self._opening = threading.Lock()
         """Held while something is begun, so that nothing is begun in a loop that ends."""
@@ -114,23 +166,85 @@ class Portal:
                 raise
             raise NotRunning(CLOSED_MEANWHILE) from None
 
+    async def ask(
+        self, begin: Callable[[Question[T], Mailbox, Mailbox], B], withdraw: Callable[[B], object]
+    ) -> tuple[B, T]:
+        """Begin something in the portal's loop, and wait for the answer in the caller's; one wake-up each way.
+
+        Args:
+            begin: begins it in the portal's loop, in the caller's context, and returns at once. It gets the question
+                to answer, and what leads into the loops of the caller and of the portal.
+            withdraw: is called there with what `begin` gave when the caller is cancelled.
+
+        Returns:
+            what `begin` gave, and the answer.
+
+        Raises:
+            NotRunning: the portal is closed, or is closed meanwhile.
+            Exception: what `begin` raises, or the question is answered with.
+        """
+        question: Question[T] = Question(self._lead_back(), self._questions)
+        context = copy_context()
+        self._if_open(self.mailbox.post, context.run, self._begin, question, begin)
+        try:
+            answer = await question.answer
+        except asyncio.CancelledError:
+            with suppress(NotRunning):
+                self._if_open(self.mailbox.post, context.run, self._withdraw, question, withdraw)
+            raise
+        return question.begun, answer
+
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin to run a coroutine.
 
         Raises:
             NotRunning: the portal is closed.
         """
-        if self._is_forked:
+        try:
+            return self._if_open(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
+        except NotRunning:
             coroutine.close()
+            raise
+
+    def _if_open(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call what begins something in the loop, and let the loop not end meanwhile.
+
+        Raises:
+            NotRunning: the portal is closed.
+        """
+        if self._is_forked:
             raise NotRunning(
                 "this process was forked off, and the orchestrator stayed with the other one. Fork before it is opened "
                 'or start processes with multiprocessing.get_context("spawn"), and open one in each.'
             )
         with self._opening:
             if self._open:
-                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        coroutine.close()
+                return function(*arguments)
         raise NotRunning("the orchestrator is closed. Open a new one.")
+
+    def _lead_back(self) -> Mailbox:
+        """Give what leads into the caller's event loop."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return self.mailbox
+        known: Mailbox | None = getattr(self._callers, "mailbox", None)
+        if known is None or known.loop is not loop:
+            known = self._callers.mailbox = Mailbox(loop)
+        return known
+
+    def _begin(self, question: Question[T], begin: Callable[[Question[T], Mailbox, Mailbox], object]) -> None:
+        if question.is_withdrawn:
+            return
+        self._questions.add(question)
+        try:
+            question.begun = begin(question, question.there, self.mailbox)
+        except Exception as error:
+            question.set_exception(error)
+
+    def _withdraw(self, question: Question[T], withdraw: Callable[[Any], object]) -> None:
+        if question in self._questions:
+            with suppress(NotRunning):
+                withdraw(question.begun)
 
     def close(self) -> None:
         """End the loop and the thread. What ignores that it is cancelled is left behind after a second."""
@@ -149,6 +263,8 @@ class Portal:
             self._loop.run_forever()
         finally:
             self._end_tasks()
+            for question in list(self._questions):
+                question.set_exception(NotRunning(CLOSED_MEANWHILE))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._end_threads()
             self._loop.close()

@@ -14,6 +14,7 @@ import pytest
 
 from synergymesh import EnterpriseSynergyMeshOrchestrator, ExecutionStatus, ResourceQuota, RetryPolicy, task, workflow
 from synergymesh.errors import NotRunning
+from synergymesh.portal import Portal
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -346,3 +347,53 @@ async def test_arguments_that_do_not_fit_are_a_failure_and_take_no_slot() -> Non
         results = await mesh.execute_components(tenant_id, {"price": price})
         assert results["price"].status is ExecutionStatus.FAILED
         assert (await mesh.execute_with_retry(price, "price", tenant_id, order="1")).output == "1"
+
+
+async def test_a_call_that_nobody_answers_ends_with_the_portal() -> None:
+    portal = Portal("test", lambda: None)
+    begun = threading.Event()
+    withdrawn: list[str] = []
+
+    def begin(*_: Any) -> str:
+        begun.set()
+        return "what was begun"
+
+    asking = asyncio.create_task(portal.ask(begin, withdrawn.append))
+    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(portal.close)
+    with pytest.raises(NotRunning, match="closed meanwhile"):
+        await asking
+    with pytest.raises(NotRunning, match="is closed"):
+        await portal.ask(begin, withdrawn.append)
+    assert withdrawn == []
+
+
+async def test_who_goes_away_withdraws_what_was_begun_for_him_and_nothing_is_begun_after_that() -> None:
+    portal = Portal("test", lambda: None)
+    begun, go_on, withdrawn = threading.Event(), threading.Event(), threading.Event()
+    names: list[str] = []
+
+    def begin(*_: Any) -> str:
+        names.append("begun")
+        begun.set()
+        go_on.wait()
+        return "it"
+
+    def withdraw(name: str) -> None:
+        names.append(f"{name} is withdrawn")
+        withdrawn.set()
+
+    first = asyncio.create_task(portal.ask(begin, withdraw))
+    await asyncio.to_thread(begun.wait)
+    second = asyncio.create_task(portal.ask(begin, withdraw))
+    await asyncio.sleep(0)  # it has asked, and the portal is busy
+    for asking in (first, second):
+        asking.cancel()
+    assert [type(each) for each in await asyncio.gather(first, second, return_exceptions=True)] == [
+        asyncio.CancelledError,
+        asyncio.CancelledError,
+    ]
+    go_on.set()
+    await asyncio.to_thread(withdrawn.wait)
+    await asyncio.to_thread(portal.close)
+    assert names == ["begun", "it is withdrawn"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, current_task
+from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task
 from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT
 from synergymesh.errors import BacklogFull, InvalidRequest, NotRunning, TenantNotActive, UnknownTenant
+from synergymesh.settings import read_settings
 
 AT_ONCE = RetryPolicy(initial_delay=0)
 
@@ -239,3 +240,71 @@ async def test_what_is_kept_of_graphs_is_bounded_by_their_components(database: s
             )
         assert versions._direct.size == DIRECT_COMPONENTS_KEPT
         assert len(versions._direct) == DIRECT_COMPONENTS_KEPT // 1_000
+
+
+async def test_a_call_brings_its_version_along_if_it_was_deleted_while_the_function_ran(database: str) -> None:
+    async with Orchestrator(database) as mesh:
+        tenant = (await mesh.create_tenant("Acme")).tenant_id
+        await mesh.set_retention(tenant, 0)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def quick() -> None: ...
+
+        async def slow() -> str:
+            begun.set()
+            await go_on.wait()
+            return "done"
+
+        await call(mesh, tenant, quick)
+        waiting = asyncio.create_task(call(mesh, tenant, slow))
+        await begun.wait()
+        assert (await mesh.prune()).workflow_versions == 1
+        go_on.set()
+        result = await waiting
+        assert (result.status, result.output) == (ExecutionStatus.SUCCESS, "done")
+        assert (await mesh.get_run(result.metadata["run_id"])).status is ExecutionStatus.SUCCESS
+
+
+async def test_the_version_of_a_call_is_written_once(database: str) -> None:
+    async with Orchestrator(database) as mesh:
+        tenant = (await mesh.create_tenant("Acme")).tenant_id
+        written: list[str] = []
+
+        async def quick() -> None: ...
+
+        committer = mesh._running.committer
+        recorded = committer.recorded
+
+        def look(entries: Any, results: Any) -> None:
+            written.extend(type(change).__name__ for entry in entries for change in entry.unit)
+            recorded(entries, results)
+
+        committer.recorded = look
+        for _ in range(3):
+            await call(mesh, tenant, quick)
+        assert (written.count("WorkflowStored"), written.count("RunCreated")) == (1, 3)
+
+
+async def test_what_waited_behind_a_call_that_is_cancelled_starts(database: str) -> None:
+    settings = read_settings(database=database, task_memory_mb=60)
+    async with Orchestrator(settings=settings) as mesh:
+        quota = ResourceQuota(max_memory_mb=100)
+        tenant = (await mesh.create_tenant("Acme", TenantTier.ENTERPRISE, quota=quota)).tenant_id
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            begun.set()
+            await ended.wait()
+
+        async def quick() -> None: ...
+
+        small = Workflow("small").add(quick, id="small", memory_mb=10)
+        holding = asyncio.create_task(call(mesh, tenant, hold, component_id="holds"))
+        await begun.wait()
+        large = asyncio.create_task(call(mesh, tenant, quick, component_id="large"))
+        await asyncio.sleep(0)  # it is the head of the queue now
+        run = await mesh.submit(small, tenant=tenant)
+        large.cancel()
+        await run.result(10)
+        ended.set()
+        assert (await holding).status is ExecutionStatus.SUCCESS

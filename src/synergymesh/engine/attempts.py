@@ -23,6 +23,7 @@ from synergymesh.ports.clock import Clock
 from synergymesh.ports.executor import Executor
 from synergymesh.ports.records import Committed
 from synergymesh.ports.task_context import TaskContext, task_in
+from synergymesh.workflows.direct_tasks import DirectTask
 
 STOPS_MAX = 3
 """Times that an attempt is stopped again which swallowed that it was stopped: one that does so once ends then."""
@@ -115,7 +116,11 @@ class Attempts:
         self._runs.lost(attempt.run, answer)
 
     def _execute(self, attempt: Attempt) -> None:
-        attempt.executor = self._loop_executor if attempt.task.is_async else self._thread_executor
+        task = attempt.task
+        if isinstance(task, DirectTask):
+            attempt.executor = task
+        else:
+            attempt.executor = self._loop_executor if task.is_async else self._thread_executor
         attempt.executor.run(attempt)
         plan = attempt.run.version.plan
         timeout = plan.timeouts[attempt.position]

@@ -18,7 +18,6 @@ from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.fault_tolerance.retry import DEFAULT_RETRY, Interrupted, RetryPolicy
 from synergymesh.domain.instants import to_datetime
 from synergymesh.domain.states import ExecutionStatus
-from synergymesh.domain.tenants import Tenant
 from synergymesh.domain.workflow.definition import Component, Dependency, WorkflowDefinition
 from synergymesh.domain.workflow.templates import Template
 from synergymesh.engine.acting import current_actor
@@ -26,13 +25,14 @@ from synergymesh.engine.admission import Admission
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.control.cancellation import Control
 from synergymesh.engine.dispatch import Dispatcher
-from synergymesh.engine.live import LiveRun
+from synergymesh.engine.live import LiveRun, Waiter
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.recently_used import RecentlyUsed
 from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT, Versions
 from synergymesh.errors import InvalidRequest
+from synergymesh.mailbox import Mailbox
 from synergymesh.ports.changes import RunCreated, RunFinished
 from synergymesh.ports.clock import Clock
 from synergymesh.workflows.direct_tasks import DIRECT, DirectTask
@@ -130,30 +130,63 @@ class DirectCalls:
         self._control = control
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
+        self._here = Mailbox(asyncio.get_running_loop())
 
     async def call(
-        self, name: str, tenant_id: object, calls: Sequence[DirectCall], loop: asyncio.AbstractEventLoop
+        self, name: str | None, tenant_id: object, calls: Sequence[DirectCall], loop: asyncio.AbstractEventLoop
     ) -> list[ExecutionResult]:
-        """Call functions, each after those that it names, and give their results in the order of `calls`.
+        """Call functions and give their results in the order of `calls`.
 
         Args:
-            name: shown as the workflow of the run.
+            name: as for `begin`.
             tenant_id: whose tasks they are.
             calls: at least one.
             loop: where the functions run; they are awaited there.
 
         Raises:
+            UnknownTenant, TenantNotActive, InvalidRequest, BacklogFull: as for `begin`.
+            NotRunning: the orchestrator was closed meanwhile.
+            StoreError: the results could not be recorded.
+        """
+        ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()
+        run = self.begin(name, tenant_id, calls, Mailbox(loop), self._here, ended)
+        try:
+            end = await ended
+        except asyncio.CancelledError:
+            await self._control.cancel(run)
+            raise
+        return results_of(run, calls, end)
+
+    def begin(
+        self,
+        name: str | None,
+        tenant_id: object,
+        calls: Sequence[DirectCall],
+        there: Mailbox,
+        here: Mailbox,
+        waiter: Waiter,
+    ) -> LiveRun:
+        """Begin to call functions, each after those that it names.
+
+        Args:
+            name: shown as the workflow of the run; the component's id, or `components`, when None.
+            tenant_id: whose tasks they are.
+            calls: at least one.
+            there: leads to the event loop where the functions run.
+            here: leads to this one.
+            waiter: is told how the run ended; for `results_of`.
+
+        Raises:
             UnknownTenant, TenantNotActive: nothing can be called for that tenant.
             InvalidRequest: a call cannot be accepted, or a component waits for one that is not there or for itself.
             BacklogFull: too many tasks wait.
-            NotRunning: the orchestrator was closed meanwhile.
-            StoreError: the results could not be recorded.
         """
         tenant = self._tenants.active(tenant_id)
         for call in calls:
             check_function(call.function)
             if call.max_retries is not None:
                 replace(DEFAULT_RETRY, max_retries=call.max_retries)  # refuses what cannot be one
+        name = name or (calls[0].component_id if len(calls) == 1 else "components")
         shapes = tuple((c.component_id, c.component_type, c.retry, c.timeout, c.after) for c in calls)
         definition = self._definitions.get((name, shapes))
         if definition is None:
@@ -162,10 +195,6 @@ class DirectCalls:
         version = self._versions.direct(definition)
         now = self._clock.now()
         self._admission.admit_call(tenant, version.plan)
-        tasks = [
-            DirectTask(call.function, call.arguments, loop, self._clock.now, self._payload_bytes_max, call.max_retries)
-            for call in calls
-        ]
         run = LiveRun(
             self._submission.ids.make(now),
             tenant.tenant_id,
@@ -189,10 +218,20 @@ class DirectCalls:
             by=current_actor(),
             traceparent=run.traceparent,
         )
-        run.unrecorded = [version.row(now), row] if not version.stored else [row]
-        run.direct = tasks
-        end = await self._wait(run)
-        return [self._result(tenant, run, position, call, end) for position, call in enumerate(calls)]
+        run.unrecorded = [row]
+        limit = self._payload_bytes_max
+        run.direct = [
+            DirectTask(call.function, call.arguments, there, here, self._clock.now, limit, call.max_retries)
+            for call in calls
+        ]
+        run.waiters = [waiter]
+        self._runs.add(run)
+        self._dispatcher.offer(run, version.plan.roots)
+        return run
+
+    def withdraw(self, run: LiveRun) -> None:
+        """Cancel a run whose caller has gone away."""
+        self._control.cancel_soon(run)
 
     def stop_waiting(self) -> None:
         """Stop what runs in event loops that are closed, or wait for the orchestrator to close: none of it can end."""
@@ -207,40 +246,33 @@ class DirectCalls:
                 attempt.task.given_up = True
                 attempt.executor.stop(attempt)
 
-    async def _wait(self, run: LiveRun) -> RunFinished:
-        ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()
-        run.waiters = [ended]
-        self._runs.add(run)
-        self._dispatcher.offer(run, run.version.plan.roots)
-        try:
-            return await ended
-        except asyncio.CancelledError:
-            await self._control.cancel(run)
-            raise
 
-    def _result(
-        self, tenant: Tenant, run: LiveRun, position: int, call: DirectCall, end: RunFinished
-    ) -> ExecutionResult:
-        assert run.direct is not None
-        task = run.direct[position]
-        status = run.state.statuses[position]
-        error: ErrorInfo | None = None if run.errors is None else run.errors.get(position)
-        started, ended = task.started_at, task.ended_at
-        if started is not None and ended is None:
-            ended = end.ended_at  # it was given up, and goes on
-        return ExecutionResult(
-            component_id=call.component_id,
-            component_type=call.component_type,
-            status=status,
-            tenant_id=tenant.tenant_id,
-            start_time=None if started is None else to_datetime(started),
-            end_time=None if ended is None else to_datetime(ended),
-            duration_ms=0.0 if started is None or ended is None else (ended - started) / 1e6,
-            output=task.value if status is ExecutionStatus.SUCCESS else None,
-            error=None if error is None else str(error),
-            retry_count=max(0, task.calls - 1),
-            metadata={"run_id": run.run_id, "attempts": task.calls},
-        )
+def results_of(run: LiveRun, calls: Sequence[DirectCall], end: RunFinished) -> list[ExecutionResult]:
+    """Give the results of calls whose run has ended, in their order; in whatever thread."""
+    return [_result(run, position, call, end) for position, call in enumerate(calls)]
+
+
+def _result(run: LiveRun, position: int, call: DirectCall, end: RunFinished) -> ExecutionResult:
+    assert run.direct is not None
+    task = run.direct[position]
+    status = run.state.statuses[position]
+    error: ErrorInfo | None = None if run.errors is None else run.errors.get(position)
+    started, ended = task.started_at, task.ended_at
+    if started is not None and ended is None:
+        ended = end.ended_at  # it was given up, and goes on
+    return ExecutionResult(
+        component_id=call.component_id,
+        component_type=call.component_type,
+        status=status,
+        tenant_id=run.tenant_id,
+        start_time=None if started is None else to_datetime(started),
+        end_time=None if ended is None else to_datetime(ended),
+        duration_ms=0.0 if started is None or ended is None else (ended - started) / 1e6,
+        output=task.value if status is ExecutionStatus.SUCCESS else None,
+        error=None if error is None else str(error),
+        retry_count=max(0, task.calls - 1),
+        metadata={"run_id": run.run_id, "attempts": task.calls},
+    )
 
 
 _Shape = tuple[str, str, RetryPolicy | None, float | None, tuple[str, ...]]

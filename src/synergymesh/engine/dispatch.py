@@ -65,12 +65,13 @@ class Dispatcher:
         self._context = copy_context()
         self._started = False
         self._pump_is_due = False
+        self._lacks_room = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at: Instant = 0
         runs.released = self.offer
         attempts.slot_freed = self.pump_soon
         attempts.suspect_cleared = self.offer
-        committer.room_made = self.pump_soon
+        committer.room_made = self._room_made
 
     def start(self) -> None:
         """Begin to start tasks."""
@@ -132,12 +133,22 @@ class Dispatcher:
             for run, positions, at in self.parked.pop(version.plan.content_hash, ()):
                 self.offer(run, [p for p in positions if run.wants(p)], at=at)
 
+    def look_again(self, tenant_id: str) -> None:
+        """Look for what may start now that a tenant waits for less: a task of it was cancelled."""
+        self.scheduler.refresh(tenant_id)
+        self.pump_soon()
+
     def pump_soon(self) -> None:
         """Look for what may start, once the event loop has done what is waiting now."""
         if not self._pump_is_due:
             self._pump_is_due = True
             # in the context of the start: that of whoever happens to come by, another tenant say, is no task's business
             self._loop.call_soon(self._pump, context=self._context)
+
+    def _room_made(self) -> None:
+        """Go on if the committer had too much to write."""
+        if self._lacks_room:
+            self.pump_soon()
 
     def _pump(self) -> None:
         self._pump_is_due = False
@@ -152,6 +163,7 @@ class Dispatcher:
         started = self._neighbours.started
         scheduler.looks_left = LOOKS_PER_TURN
         most = self.starts + STARTS_PER_TURN
+        self._lacks_room = False
         while not self._committer.is_full:
             grant = scheduler.next(self._clock.now())
             if grant is None:
@@ -164,6 +176,8 @@ class Dispatcher:
             if self.starts >= most:
                 self.pump_soon()
                 break
+        else:
+            self._lacks_room = True
         for tenant_id, reservation in scheduler.pending_reservations(now):
             self._reserve(tenant_id, reservation)
         due = scheduler.next_due()

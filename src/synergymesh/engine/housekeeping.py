@@ -158,7 +158,7 @@ class Housekeeping:
         if not unused:
             return 0
         # From now on a submission brings its version along again; those that came before are behind us then.
-        self._versions.forget(unused)
+        self._versions.forget()
         await self._committer.record([])
         forgotten = 0
         for start in range(0, len(unused), ROWS_PER_STEP):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
 from synergymesh.domain.fault_tolerance.retry import Outcome, TimedOut
@@ -19,7 +18,7 @@ from synergymesh.engine.timing.deadlines import Deadline
 from synergymesh.engine.timing.run_limits import RunLimits
 from synergymesh.engine.versions import Version
 from synergymesh.ports.changes import Change, RunFinished
-from synergymesh.ports.executor import Executor
+from synergymesh.ports.executor import Runner
 from synergymesh.ports.records import TaskRecord
 from synergymesh.ports.task_context import TaskContext
 from synergymesh.workflows.direct_tasks import DirectTask
@@ -31,6 +30,22 @@ SETTLED_BY_AN_ATTEMPT = (
     ExecutionStatus.TIMEOUT,
 )
 """Skipped and cancelled tasks follow from these, and from the wish to cancel."""
+
+
+class Waiter(Protocol):
+    """Wait for the end of a run, as a future does."""
+
+    def done(self) -> bool:
+        """Tell whether it knows already, or waits no more."""
+        ...
+
+    def set_result(self, result: RunFinished, /) -> None:
+        """Take how the run ended."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take why the end will not be known here."""
+        ...
 
 
 class Attempt:
@@ -80,7 +95,7 @@ class Attempt:
         self.ended = ended
         self.grant = grant
         self.context = TaskContext(run.run_id, run.version.plan.component_ids[position], run.tenant_id, number)
-        self.executor: Executor | None = None
+        self.executor: Runner | None = None
         self.handle: Any = None
         self.timer: Deadline | None = None
         self.heart: Deadline | None = None
@@ -98,8 +113,10 @@ class Attempt:
     @property
     def task(self) -> Task[..., Any] | DirectTask:
         """Give the task that does the work."""
-        if self.run.direct is not None:
-            return self.run.direct[self.position]
+        return self._task_of_workflow if self.run.direct is None else self.run.direct[self.position]
+
+    @property
+    def _task_of_workflow(self) -> Task[..., Any]:
         tasks = self.run.version.tasks
         assert tasks is not None, "a task without its function was started"
         return tasks[self.position]
@@ -107,7 +124,7 @@ class Attempt:
     @property
     def function(self) -> Callable[..., Any]:
         """Give the function to call."""
-        return self.task.function
+        return self._task_of_workflow.function
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give the arguments: inputs of the run, and results of the tasks before this one."""
@@ -115,13 +132,11 @@ class Attempt:
         plan = run.version.plan
         inputs = decode(run.input) if plan.needs_input[self.position] else {}
         args, kwargs = plan.arguments[self.position](inputs, run.result_of)
-        task = self.task
+        task = self._task_of_workflow
         return task.prepare(args, kwargs) if task.needs_conversion else (args, kwargs)
 
     def encode(self, value: Any) -> bytes:
         """Turn the function's value into JSON."""
-        if self.run.direct is not None:
-            return self.run.direct[self.position].encode(value)
         return self.run.version.encoders[self.position](value)
 
     def done(self, outcome: Outcome) -> None:
@@ -224,7 +239,7 @@ class LiveRun:
         self.errors: dict[int, ErrorInfo] | None = None
         self.limits: RunLimits | None = None
         self.timed_out: ErrorInfo | None = None
-        self.waiters: list[asyncio.Future[RunFinished]] | None = None
+        self.waiters: list[Waiter] | None = None
         self.direct: Sequence[DirectTask] | None = None
         self.unrecorded: list[Change] | None = None
         self.watchers: list[Callable[[RunEvent | None], None]] | None = None

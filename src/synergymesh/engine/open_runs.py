@@ -38,6 +38,7 @@ from synergymesh.engine.committer import Answer, Committer
 from synergymesh.engine.live import Attempt, LiveRun
 from synergymesh.engine.observability.events import RunEvent
 from synergymesh.engine.observability.followers import Followers
+from synergymesh.engine.versions import Version
 from synergymesh.errors import InvalidPayload, StoreError, UnknownRun
 from synergymesh.logs import Log
 from synergymesh.ports.changes import (
@@ -168,6 +169,10 @@ class OpenRuns:
         if run.unrecorded is not None:
             unit = [*run.unrecorded, *unit]
             run.unrecorded = None
+            # asked now and not when the run began, as the store may have lost the version since
+            if run.direct is not None and not run.version.stored:
+                unit.insert(0, run.version.row(run.created_at))
+                done = partial(_version_recorded, run.version, done)
         self._committer.put(unit, done)
 
     # --- attempts -------------------------------------------------------------------------------------------------
@@ -515,6 +520,13 @@ class OpenRuns:
                 error=None if error is None else str(error),
             )
         )
+
+
+def _version_recorded(version: Version, done: Callable[[Answer], None], answer: Answer) -> None:
+    """Note that the store has a version, and go on."""
+    if isinstance(answer, Committed):
+        version.stored = True
+    done(answer)
 
 
 def _as_planned(run: LiveRun, position: int) -> RetryPolicy:

@@ -26,27 +26,55 @@ DIRECT_COMPONENTS_KEPT = 20_000
 """Components of direct calls whose versions are in memory, some 3 KB each; others are made again when called."""
 
 
+class Losses:
+    """Count how often the store may have lost versions.
+
+    Attributes:
+        count: so often.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Version:
     """One version of a workflow: its plan, and by position the tasks that do the work.
+
+    Args:
+        plan: its plan.
+        source: where the functions are found again after a restart, or None.
+        losses: counts when the store may have lost it.
+        stored: whether the store has the definition.
 
     Attributes:
         tasks: by position; None while the functions cannot be found.
         problem: why they cannot be found, or None.
-        stored: whether the store has the definition.
         workflow: where the functions come from; it may describe another version by now.
         source: where the functions are found again after a restart, or None.
     """
 
-    __slots__ = ("encoders", "plan", "problem", "source", "stored", "tasks", "workflow")
+    __slots__ = ("_losses", "_losses_before", "encoders", "plan", "problem", "source", "tasks", "workflow")
 
-    def __init__(self, plan: Plan, source: str | None, *, stored: bool) -> None:
+    def __init__(self, plan: Plan, source: str | None, losses: Losses, *, stored: bool) -> None:
         self.plan = plan
         self.source = source
+        self._losses = losses
         self.stored = stored
         self.tasks: list[Task[..., Any]] | None = None
         self.workflow: Workflow | None = None
         self.encoders: list[Callable[[Any], bytes]] = []
         self.problem: str | None = "its functions were not looked for yet"
+
+    @property
+    def stored(self) -> bool:
+        """Tell whether the store has the definition; if not, the next run to be recorded brings it along."""
+        return self._losses_before == self._losses.count
+
+    @stored.setter
+    def stored(self, is_stored: bool) -> None:
+        self._losses_before = self._losses.count if is_stored else -1
 
     def bind(self, workflow: Workflow, payload_bytes_max: int) -> bool:
         """Take the functions from a workflow; tell whether it has all of them."""
@@ -93,6 +121,7 @@ class Versions:
         self._default_policy = default_policy
         self._default_request = default_request
         self._payload_bytes_max = payload_bytes_max
+        self._losses = Losses()
         self._versions: dict[str, Version] = {}
         self._direct: RecentlyUsed[str, Version] = RecentlyUsed(DIRECT_COMPONENTS_KEPT)
         self._by_object: dict[int, tuple[Workflow, WorkflowDefinition, Version]] = {}
@@ -106,7 +135,10 @@ class Versions:
         version = self._versions.get(definition.content_hash)
         if version is None:
             version = Version(
-                Plan(definition, self._default_policy, self._default_request), workflow.source, stored=False
+                Plan(definition, self._default_policy, self._default_request),
+                workflow.source,
+                self._losses,
+                stored=False,
             )
             self._versions[definition.content_hash] = version
         version.bind(workflow, self._payload_bytes_max)
@@ -118,7 +150,7 @@ class Versions:
         known = self._direct.get(definition.content_hash)
         if known is None:
             plan = Plan(definition, self._default_policy, self._default_request)
-            known = Version(plan, DIRECT, stored=False)
+            known = Version(plan, DIRECT, self._losses, stored=False)
             known.tasks = []
             known.problem = None
             self._direct.put(definition.content_hash, known, len(definition.components))
@@ -128,12 +160,10 @@ class Versions:
         """Give a version that is in memory."""
         return self._versions.get(content_hash)
 
-    def forget(self, content_hashes: Iterable[str]) -> None:
-        """Take note that the store may lose these versions: who submits one of them brings it along again."""
-        for content_hash in content_hashes:
-            for version in (self._versions.get(content_hash), self._direct.get(content_hash)):
-                if version is not None:
-                    version.stored = False
+    def forget(self) -> None:
+        """Take note that the store may lose versions: each comes along again with the next of its runs."""
+        # All of them, since a run that is under way may have one that is not kept here any more.
+        self._losses.count += 1
 
     async def load(self, content_hash: str) -> Version:
         """Give a stored version; its `problem` says so if its functions cannot be found.
@@ -146,7 +176,8 @@ class Versions:
             return version
         record = await version_of(self._store, content_hash)
         definition = WorkflowDefinition.from_json(record.definition)
-        version = Version(Plan(definition, self._default_policy, self._default_request), record.source, stored=True)
+        plan = Plan(definition, self._default_policy, self._default_request)
+        version = Version(plan, record.source, self._losses, stored=True)
         self._versions[content_hash] = version
         self._find_functions(version)
         return version

@@ -40,15 +40,11 @@ class Call(Protocol):
         ...
 
 
-class Executor(Protocol):
+class Runner(Protocol):
     """Run calls and report their outcomes."""
 
     can_interrupt: bool
     """Whether `stop` ends a call that does not cooperate (at its next await, for the event loop)."""
-
-    async def start(self) -> None:
-        """Make ready to run calls."""
-        ...
 
     def run(self, call: Call) -> None:
         """Start a call and return at once; `call.done` follows, never before this returns."""
@@ -56,6 +52,14 @@ class Executor(Protocol):
 
     def stop(self, call: Call) -> None:
         """Ask a call to end soon. Its outcome is `Cancelled` if it does because of this."""
+        ...
+
+
+class Executor(Runner, Protocol):
+    """Run calls as long as the engine is open."""
+
+    async def start(self) -> None:
+        """Make ready to run calls."""
         ...
 
     async def close(self) -> None:

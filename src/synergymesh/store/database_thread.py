@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from synergymesh.errors import StoreError
+from synergymesh.mailbox import answer
 
 T = TypeVar("T")
 
@@ -78,18 +79,9 @@ class DatabaseThread:
                 error = raised
             # The loop may be closed by now; then nobody waits for the answer.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_answer, future, result, error)
+                loop.call_soon_threadsafe(answer, future, result, error)
             # An idle thread must not keep the last batch in memory.
             del item, function, arguments, loop, future, result, error
 
 
 os.register_at_fork(after_in_child=DatabaseThread._forked)
-
-
-def _answer(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

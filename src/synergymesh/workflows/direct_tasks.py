@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any
 
+from synergymesh.domain.fault_tolerance.error_info import describe
+from synergymesh.domain.fault_tolerance.retry import Cancelled, Outcome, Raised, Succeeded
 from synergymesh.domain.payload import encode
 from synergymesh.errors import InvalidPayload
-from synergymesh.ports.task_context import current_task, enter_task
+from synergymesh.mailbox import Mailbox
+from synergymesh.ports.executor import Call
+from synergymesh.ports.task_context import TaskContext, enter_task
 
 DIRECT = "direct"
 """Stands where a workflow version says where its functions are found again: these are not."""
@@ -38,31 +42,42 @@ def loop_waiting() -> Iterator[None]:
 
 
 class DirectTask:
-    """Call a coroutine function in an event loop; what an attempt of a direct call runs.
+    """Call a coroutine function in an event loop; executes the attempts of a direct call.
+
+    It is made in the context in which the function is to run: each attempt has a copy of it.
+
+    Args:
+        function: a coroutine function.
+        arguments: keyword arguments.
+        there: leads to the event loop of the function.
+        here: leads to the engine's.
+        now: the engine's clock.
+        payload_bytes_max: the longest value that is recorded.
+        max_retries: in the place of that of its retry policy, or None.
 
     Attributes:
         value: what the function returned last; any object.
         calls: how often it was called.
-        max_retries: in the place of that of its retry policy, or None.
         given_up: whether nobody waits any more for the function to end when it is stopped.
         started_at, ended_at: of the first and of the last call, nanoseconds as the engine's clock gives them.
     """
 
     is_async = True
-    needs_conversion = False
+    can_interrupt = True
 
     __slots__ = (
         "_arguments",
         "_context",
         "_function",
-        "_loop",
         "_now",
         "calls",
         "ended_at",
         "given_up",
+        "here",
         "max_retries",
         "payload_bytes_max",
         "started_at",
+        "there",
         "value",
     )
 
@@ -70,16 +85,18 @@ class DirectTask:
         self,
         function: Callable[..., Coroutine[Any, Any, Any]],
         arguments: Mapping[str, Any],
-        loop: asyncio.AbstractEventLoop,
+        there: Mailbox,
+        here: Mailbox,
         now: Callable[[], int],
         payload_bytes_max: int,
         max_retries: int | None = None,
     ) -> None:
         self._function = function
         self._arguments = dict(arguments)
-        self._loop = loop
         self._context = copy_context()
         self._now = now
+        self.there = there
+        self.here = here
         self.payload_bytes_max = payload_bytes_max
         self.max_retries = max_retries
         self.value: Any = None
@@ -88,77 +105,116 @@ class DirectTask:
         self.started_at: int | None = None
         self.ended_at: int | None = None
 
-    async def function(self) -> Any:
-        """Call the function where its caller is; end when it has ended there."""
+    @property
+    def loop_waits(self) -> bool:
+        """Tell whether the function cannot end: its event loop is closed, or waits for somebody who would stop it."""
+        return self.there.loop in _waiting or self.there.loop.is_closed()
+
+    def run(self, call: Call) -> None:
+        """Call the function where its caller is; `call.done` follows here once it has ended there."""
         self.calls += 1
         if self.started_at is None:
             self.started_at = self._now()
+        call.handle = hop = _Hop(self, call)
+        hop.start()
+
+    def stop(self, call: Call) -> None:
+        """Interrupt a call at its next await; it ends here when it has ended there, or at once if it is given up."""
+        call.stopped = True
+        call.context.cancelled = True
+        hop: _Hop = call.handle
+        hop.stop(waits=not (self.given_up or self.loop_waits))
+
+    def begin(self, context: TaskContext) -> asyncio.Task[Any]:
+        """Begin to run the function, in its event loop."""
+        own = self._context.copy()
+        own.run(enter_task, context)
+        return self.there.loop.create_task(self._function(**self._arguments), context=own)
+
+    def end(self, call: Call, ended: asyncio.Task[Any] | BaseException) -> Outcome:
+        """Take what a call has come to, in the engine's event loop."""
+        self.ended_at = self._now()
         try:
-            self.value = await self._call()
-        finally:
-            self.ended_at = self._now()
-        return self.value
+            if isinstance(ended, BaseException):
+                raise ended
+            self.value = ended.result()
+            return Succeeded(self._encode(self.value))
+        except asyncio.CancelledError as error:
+            return Cancelled() if call.stopped else Raised(describe(error))
+        except BaseException as error:  # also one that ended the loop of the function: this one goes on
+            return Raised(describe(error))
 
-    def prepare(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give the arguments as they are."""
-        return tuple(args), dict(kwargs)
-
-    def encode(self, value: Any) -> bytes:
+    def _encode(self, value: Any) -> bytes:
         """Give the value as JSON, null if it is no JSON: the caller has the object itself."""
         try:
             return encode(value, field="result", limit=self.payload_bytes_max)
         except InvalidPayload:
             return b"null"
 
-    @property
-    def loop_waits(self) -> bool:
-        """Tell whether the function cannot end: its event loop is closed, or waits for somebody who would stop it."""
-        return self._loop in _waiting or self._loop.is_closed()
 
-    async def _call(self) -> Any:
-        context = self._context.copy()
-        context.run(enter_task, current_task())
-        here = asyncio.get_running_loop()
-        if here is self._loop:
-            return await here.create_task(self._function(**self._arguments), context=context)
-        ended: asyncio.Future[asyncio.Task[Any] | Exception] = here.create_future()
-        begun: list[asyncio.Task[Any]] = []
+class _Hop:
+    """Lead one call into the event loop of its function and back."""
 
-        def tell(outcome: asyncio.Task[Any] | Exception) -> None:
-            with suppress(RuntimeError):  # the orchestrator was closed, and nobody waits for the outcome any more
-                here.call_soon_threadsafe(_set, ended, outcome)
+    __slots__ = ("_call", "_running", "_task")
 
-        def begin() -> None:
-            try:
-                task = self._loop.create_task(self._function(**self._arguments), context=context)
-            except Exception as error:  # such as arguments that the function does not take
-                tell(error)
-                return
-            begun.append(task)
-            task.add_done_callback(tell)
+    def __init__(self, task: DirectTask, call: Call) -> None:
+        self._task = task
+        self._call: Call | None = call  # until it is told
+        self._running: asyncio.Task[Any] | None = None
 
-        def cancel() -> None:
-            for task in begun:
-                task.cancel()
+    # --- in the engine's event loop
 
-        self._loop.call_soon_threadsafe(begin)
-        while True:
-            try:
-                # shielded, because the slot is taken until the function has really ended
-                outcome = await asyncio.shield(ended)
-                break
-            except asyncio.CancelledError:
-                if ended.done():
-                    raise
-                with suppress(RuntimeError):  # the function's loop is closed
-                    self._loop.call_soon_threadsafe(cancel)
-                if self.given_up or self.loop_waits:
-                    raise
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome.result()
+    def start(self) -> None:
+        """Have the function called."""
+        task = self._task
+        if task.there.loop is task.here.loop:
+            self._begin()
+            return
+        try:
+            task.there.post(self._begin)
+        except RuntimeError as error:  # the function's loop is closed
+            self._tell_soon(error)
 
+    def stop(self, *, waits: bool) -> None:
+        """Cancel the function; wait until it has ended, or do not."""
+        task = self._task
+        if task.there.loop is task.here.loop:
+            self._cancel()
+        else:
+            with suppress(RuntimeError):  # the function's loop is closed
+                task.there.post(self._cancel)
+        if not waits:
+            self._tell_soon(asyncio.CancelledError())
 
-def _set(future: asyncio.Future[asyncio.Task[Any] | Exception], outcome: asyncio.Task[Any] | Exception) -> None:
-    if not future.done():
-        future.set_result(outcome)
+    def _tell_soon(self, ended: BaseException) -> None:
+        self._task.here.loop.call_soon(self._tell, ended)
+
+    def _tell(self, ended: asyncio.Task[Any] | BaseException) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.done(self._task.end(call, ended))
+
+    # --- in that of the function
+
+    def _begin(self) -> None:
+        call = self._call
+        if call is None:
+            return  # it was given up before
+        try:
+            running = self._running = self._task.begin(call.context)
+        except Exception as error:  # such as arguments that the function does not take
+            self._lead_back(error)
+        else:
+            running.add_done_callback(self._lead_back)
+
+    def _cancel(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+    def _lead_back(self, ended: asyncio.Task[Any] | BaseException) -> None:
+        here = self._task.here
+        if self._task.there.loop is here.loop and isinstance(ended, asyncio.Task):
+            self._tell(ended)
+            return
+        with suppress(RuntimeError):  # the orchestrator was closed, and nobody waits for it any more
+            here.post(self._tell, ended)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from synergymesh.domain.fault_tolerance.retry import Cancelled
-from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.control.turns import LOOK_SECONDS, Turns
+from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.watching import Watching
 from synergymesh.engine.open_runs import OpenRuns
@@ -34,7 +34,7 @@ class Control:
         tenants: Tenants,
         runs: OpenRuns,
         attempts: Attempts,
-        scheduler: Scheduler[LiveRun],
+        dispatcher: Dispatcher,
         watching: Watching,
         window: Window,
     ) -> None:
@@ -43,7 +43,7 @@ class Control:
         self._tenants = tenants
         self._runs = runs
         self._attempts = attempts
-        self._scheduler = scheduler
+        self._dispatcher = dispatcher
         self._watching = watching
         self._window = window
 
@@ -117,13 +117,17 @@ class Control:
             if found is None and self._runs.get(run_id) is None:
                 self._runs.followers.release(run_id, UnknownRun(run_id))
 
+    def cancel_soon(self, run: LiveRun) -> None:
+        """Cancel an open run for somebody who does not wait for it."""
+        self._turns.begin(self.cancel(run))
+
     async def cancel(self, run: LiveRun, *, abandon: bool = False) -> None:
         """Cancel an open run; with `abandon`, without undoing what it did."""
         again = abandon and not run.abandoned
         run.abandoned = run.abandoned or abandon
         if (not run.cancelling or again) and run.state.open_tasks:
             recorded = self._runs.cancel(run, current_actor())
-            self._scheduler.refresh(run.tenant_id)
+            self._dispatcher.look_again(run.tenant_id)
             for attempt in list((run.running or {}).values()):
                 self._attempts.stop(attempt, Cancelled())
             await recorded

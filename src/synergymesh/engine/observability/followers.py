@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
-from synergymesh.engine.live import LiveRun
+from synergymesh.engine.live import LiveRun, Waiter
 from synergymesh.engine.observability.events import RunEvent
-from synergymesh.ports.changes import RunFinished
 
-Waiters = list[asyncio.Future[RunFinished]]
+Waiters = list[Waiter]
 Watchers = list[Callable[[RunEvent | None], None]]
 
 

@@ -14,12 +14,12 @@ from synergymesh.domain.fault_tolerance.retry import (
     with_ending,
 )
 from synergymesh.domain.instants import Instant, from_seconds
-from synergymesh.domain.scheduling.scheduler import Scheduler
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.workflow.plan import Plan
 from synergymesh.engine.attempts import Attempts
 from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.committer import Answer
+from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import LiveRun
 from synergymesh.engine.open_runs import OpenRuns, encode_json
 from synergymesh.engine.timing.deadlines import Deadlines
@@ -46,7 +46,7 @@ class TimeLimits:
         deadlines: Deadlines,
         runs: OpenRuns,
         attempts: Attempts,
-        scheduler: Scheduler[LiveRun],
+        dispatcher: Dispatcher,
         store: Store,
         window: Window,
         clock: Clock,
@@ -54,7 +54,7 @@ class TimeLimits:
         self._deadlines = deadlines
         self._runs = runs
         self._attempts = attempts
-        self._scheduler = scheduler
+        self._dispatcher = dispatcher
         self._store = store
         self._window = window
         self._clock = clock
@@ -210,7 +210,7 @@ class TimeLimits:
         if not run.state.open_tasks:
             return  # it is over, and that is being recorded
         self._runs.cancel(run, timed_out=error)
-        self._scheduler.refresh(run.tenant_id)
+        self._dispatcher.look_again(run.tenant_id)
         for attempt in list((run.running or {}).values()):
             self._attempts.expire(attempt, TimedOut(seconds, TimeLimit.RUN))
 
@@ -245,7 +245,7 @@ class TimeLimits:
             encode_json(error),
         )
         self._runs.settle(run, position, finished)
-        self._scheduler.refresh(run.tenant_id)
+        self._dispatcher.look_again(run.tenant_id)
 
 
 def start_by(plan: Plan, created_at: Instant, not_before: Instant) -> Instant:
