@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from synergymesh.engine.control.dead_letter_views import DeadLetter
+from synergymesh.engine.control.dead_letter_views import DeadLetter, DeadLetterQuery
 from synergymesh.engine.control.dead_letters import Redriven
 from synergymesh.engine.control.pausing import PausedWorkflow
 from synergymesh.run_handle import RunHandle
@@ -176,9 +176,8 @@ class RunControl:
         Raises:
             InvalidRequest: error_type, since, limit or cursor cannot be accepted.
         """
-        return await self._running.dead_letters.list(
-            tenant_id=tenant, workflow=workflow, error_type=error_type, since=since, limit=limit, cursor=cursor
-        )
+        query = DeadLetterQuery(tenant_id=tenant, workflow=workflow, error_type=error_type, since=since)
+        return await self._running.dead_letters.list(query, limit=limit, cursor=cursor)
 
     async def get_dead_letter(self, dead_letter_id: str, *, tenant: str | None = None) -> DeadLetter:
         """Give one task that failed for good, with its arguments and attempts, also when somebody has seen to it.
@@ -238,9 +237,8 @@ class RunControl:
         Raises:
             InvalidRequest: error_type, since or limit cannot be accepted.
         """
-        return await self._running.dead_letters.redrive_many(
-            tenant_id=tenant, workflow=workflow, error_type=error_type, since=since, limit=limit
-        )
+        query = DeadLetterQuery(tenant_id=tenant, workflow=workflow, error_type=error_type, since=since)
+        return await self._running.dead_letters.redrive_many(query, limit=limit)
 
     async def discard_dead_letter(self, dead_letter_id: str, *, reason: str, tenant: str | None = None) -> DeadLetter:
         """Put a dead letter away for good, with a reason; it is listed no more. Its run stays as it is.

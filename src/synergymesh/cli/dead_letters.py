@@ -86,13 +86,13 @@ async def _list(
     cursor: str | None,
 ) -> tuple[list[DeadLetter], dict[str, str]]:
     from synergymesh.cli.reading import need_tenant, reading
+    from synergymesh.engine.control.dead_letter_views import DeadLetterQuery
 
     async with reading(database) as store:
         tenants = await store.tenants()
         tenant_id = None if tenant is None else need_tenant(tenants, tenant).tenant_id
-        found = await store.dead_letters(
-            tenant_id=tenant_id, workflow=workflow, error_type=error, since=since, limit=limit, cursor=cursor
-        )
+        query = DeadLetterQuery(tenant_id=tenant_id, workflow=workflow, error_type=error, since=since)
+        found = await store.dead_letters(query, limit=limit, cursor=cursor)
     return found, {t.tenant_id: t.tenant_name for t in tenants}
 
 

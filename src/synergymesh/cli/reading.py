@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from synergymesh.domain.states import ExecutionStatus
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from synergymesh.domain.graphs.graph import Graph
     from synergymesh.domain.observability.timeline import Timeline
     from synergymesh.domain.workflow.definition import WorkflowDefinition
-    from synergymesh.engine.control.dead_letter_views import DeadLetter
+    from synergymesh.engine.control.dead_letter_views import DeadLetter, DeadLetterQuery
     from synergymesh.engine.control.pausing import PausedWorkflow
     from synergymesh.engine.observability.views import BreakerView, LogLine, Run
     from synergymesh.ports.records import AttemptRecord, RunRecord, TaskRecord
@@ -135,28 +134,11 @@ class Reading:
             await self._reader.list_attempts([run_id]),
         )
 
-    async def dead_letters(
-        self,
-        *,
-        tenant_id: str | None,
-        workflow: str | None,
-        error_type: str | None,
-        since: datetime | None,
-        limit: int,
-        cursor: str | None,
-    ) -> list[DeadLetter]:
+    async def dead_letters(self, query: DeadLetterQuery, *, limit: int, cursor: str | None) -> list[DeadLetter]:
         """Give the tasks that failed for good and that nobody has seen to, of the newest runs first."""
         from synergymesh.engine.control.dead_letter_views import list_from
 
-        return await list_from(
-            self._reader,
-            tenant_id=tenant_id,
-            workflow=workflow,
-            error_type=error_type,
-            since=since,
-            limit=limit,
-            cursor=cursor,
-        )
+        return await list_from(self._reader, query, limit=limit, cursor=cursor)
 
     async def paused_workflows(self) -> list[PausedWorkflow]:
         """Give the workflows that are paused."""

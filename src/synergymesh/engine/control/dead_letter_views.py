@@ -71,6 +71,37 @@ class DeadLetter:
     failures: tuple[Attempt, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterQuery:
+    """Say which dead letters are meant: those that fit all that is said.
+
+    Attributes:
+        tenant_id: whose; None for all tenants.
+        workflow: those of this workflow.
+        error_type: those with an error of that type, or of one derived from it.
+        since: those that failed then or later; aware.
+
+    Raises:
+        InvalidRequest: error_type or since cannot be accepted.
+    """
+
+    tenant_id: str | None
+    workflow: str | None = None
+    error_type: str | None = None
+    since: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can fit."""
+        since, name = self.since, self.error_type
+        if since is not None and (not isinstance(since, datetime) or since.tzinfo is None):
+            raise InvalidRequest(f"since must be a datetime with a time zone, not {since!r}.", field="since")
+        if name is not None and not (isinstance(name, str) and name and name.isprintable()):
+            raise InvalidRequest(
+                f"error_type must be the name of an exception type, such as ValueError, not {name!r:.100}.",
+                field="error_type",
+            )
+
+
 class Reads(Versioned, Protocol):
     """What is read of a store here, with the arguments of `Store`; whoever only reads a database has it too."""
 
@@ -90,31 +121,29 @@ class Reads(Versioned, Protocol):
     def list_attempts(self) -> Callable[..., Awaitable[list[AttemptRecord]]]: ...
 
 
-async def list_from(
-    store: Reads,
-    *,
-    tenant_id: str | None,
-    workflow: str | None,
-    error_type: str | None,
-    since: datetime | None,
-    limit: int,
-    cursor: str | None,
-) -> list[DeadLetter]:
+async def list_from(store: Reads, query: DeadLetterQuery, *, limit: int, cursor: str | None) -> list[DeadLetter]:
     """Give those of a store that nobody has seen to, newest run first.
 
     Raises:
-        InvalidRequest: error_type, since, limit or cursor cannot be accepted.
+        InvalidRequest: limit or cursor cannot be accepted.
     """
     check_limit(limit, PAGE_MAX)
-    records = await store.list_dead_letters(
-        tenant_id=tenant_id,
-        workflow=workflow,
-        error_type=check_error_type(error_type),
-        since=check_since(since),
-        before=None if cursor is None else _parse(cursor, "cursor"),
+    before = None if cursor is None else _parse(cursor, "cursor")
+    return [dead_letter_view(record) for record in await read_page(store, query, before, limit)]
+
+
+async def read_page(
+    store: Reads, query: DeadLetterQuery, before: tuple[str, str] | None, limit: int
+) -> list[DeadLetterRecord]:
+    """Read those that nobody has seen to, newest run first, behind a (run, component)."""
+    return await store.list_dead_letters(
+        tenant_id=query.tenant_id,
+        workflow=query.workflow,
+        error_type=query.error_type,
+        since=None if query.since is None else from_datetime(query.since),
+        before=before,
         limit=limit,
     )
-    return [dead_letter_view(record) for record in records]
 
 
 async def find(store: Reads, dead_letter_id: str, tenant_id: str | None) -> DeadLetterRecord:
@@ -216,25 +245,6 @@ def check_limit(limit: object, most: int) -> None:
     """Raise InvalidRequest unless it is a number from 1 to `most`."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= most:
         raise InvalidRequest(f"limit must be from 1 to {most:,}, not {limit!r}.", field="limit")
-
-
-def check_since(since: object) -> Instant | None:
-    """Give the instant; raise InvalidRequest unless it is an aware datetime or None."""
-    if since is None:
-        return None
-    if not isinstance(since, datetime) or since.tzinfo is None:
-        raise InvalidRequest(f"since must be a datetime with a time zone, not {since!r}.", field="since")
-    return from_datetime(since)
-
-
-def check_error_type(error_type: object) -> str | None:
-    """Give the name; raise InvalidRequest unless it is the name of an exception type or None."""
-    if error_type is None or (isinstance(error_type, str) and error_type and error_type.isprintable()):
-        return error_type
-    raise InvalidRequest(
-        f"error_type must be the name of an exception type, such as ValueError, not {error_type!r:.100}.",
-        field="error_type",
-    )
 
 
 def _moment(instant: Instant | None) -> datetime | None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from synergymesh.domain.workflow.definition import UNDO
 from synergymesh.engine.acting import current_actor
 from synergymesh.engine.committer import Committer
 from synergymesh.engine.control.dead_letter_views import (
     DeadLetter,
-    check_error_type,
+    DeadLetterQuery,
     check_limit,
-    check_since,
     dead_letter_view,
     find,
     list_from,
     look_into,
+    read_page,
 )
 from synergymesh.engine.control.reruns import Reruns
 from synergymesh.errors import Denied, InvalidRequest, RateLimitExceeded, RunNotRetryable, StoreError
@@ -63,30 +62,13 @@ class DeadLetters:
         self._reruns = reruns
         self._clock = clock
 
-    async def list(
-        self,
-        *,
-        tenant_id: str | None,
-        workflow: str | None,
-        error_type: str | None,
-        since: datetime | None,
-        limit: int,
-        cursor: str | None,
-    ) -> list[DeadLetter]:
+    async def list(self, query: DeadLetterQuery, *, limit: int, cursor: str | None) -> list[DeadLetter]:
         """Give those that nobody has seen to, newest run first.
 
         Raises:
-            InvalidRequest: since, limit or cursor cannot be accepted.
+            InvalidRequest: limit or cursor cannot be accepted.
         """
-        return await list_from(
-            self._store,
-            tenant_id=tenant_id,
-            workflow=workflow,
-            error_type=error_type,
-            since=since,
-            limit=limit,
-            cursor=cursor,
-        )
+        return await list_from(self._store, query, limit=limit, cursor=cursor)
 
     async def get(self, dead_letter_id: str, tenant_id: str | None) -> DeadLetter:
         """Give one with everything that is known of it, also when it was seen to.
@@ -107,35 +89,19 @@ class DeadLetters:
         record = await find(self._store, dead_letter_id, tenant_id)
         return await self._go_on(record)
 
-    async def redrive_many(
-        self,
-        *,
-        tenant_id: str | None,
-        workflow: str | None,
-        error_type: str | None,
-        since: datetime | None,
-        limit: int,
-    ) -> Redriven:
+    async def redrive_many(self, query: DeadLetterQuery, *, limit: int) -> Redriven:
         """Go on with the runs of all that fit, newest first, at most `limit` of them.
 
         Waits where a tenant's submission rate asks for it, and stops where a limit of it is reached.
 
         Raises:
-            InvalidRequest: since or limit cannot be accepted.
+            InvalidRequest: limit cannot be accepted.
         """
         check_limit(limit, REDRIVEN_MAX)
-        error_type, earliest = check_error_type(error_type), check_since(since)
         runs: dict[str, str] = {}
         skipped: dict[str, str] = {}
         before: tuple[str, str] | None = None
-        while page := await self._store.list_dead_letters(
-            tenant_id=tenant_id,
-            workflow=workflow,
-            error_type=error_type,
-            since=earliest,
-            before=before,
-            limit=PAGE_REDRIVEN,
-        ):
+        while page := await read_page(self._store, query, before, PAGE_REDRIVEN):
             for record in page:
                 before = record.run_id, record.component_id
                 if record.run_id in runs or record.run_id in skipped:
