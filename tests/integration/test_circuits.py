@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from time import time_ns
 from typing import Any
 
 import pytest
@@ -39,11 +38,22 @@ from synergymesh.errors import (
     UnknownBreaker,
     UnknownTenant,
 )
+from synergymesh.testing.shifted_clock import ShiftedClock
 
 S = ExecutionStatus
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 NEVER = RetryPolicy(max_retries=0)
 TOUCHY = BreakerPolicy(minimum_calls=3, open_seconds=3_600, open_seconds_max=86_400)
+
+
+class SetClock:
+    """A clock that shows what it is set to."""
+
+    def __init__(self) -> None:
+        self.moment = 1_700_000_000 * SECOND
+
+    def now(self) -> int:
+        return self.moment
 
 
 class Service:
@@ -283,13 +293,7 @@ async def test_an_open_circuit_stays_open_across_a_restart_and_then_goes_on(
 async def test_an_open_circuit_whose_time_passed_while_nothing_ran_is_tried_at_the_start(
     open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota
 ) -> None:
-    class Clock:
-        moment = 1_700_000_000 * SECOND
-
-        def now(self) -> int:
-            return self.moment
-
-    clock = Clock()
+    clock = SetClock()
     service = Service()
     work = calling(service)
     async with open_mesh(workflows=[work], clock=clock) as mesh:
@@ -306,13 +310,7 @@ async def test_an_open_circuit_whose_time_passed_while_nothing_ran_is_tried_at_t
 async def test_a_clock_that_was_set_back_across_a_restart_keeps_no_circuit_open(
     open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota
 ) -> None:
-    class Clock:
-        moment = 1_700_000_000 * SECOND
-
-        def now(self) -> int:
-            return self.moment
-
-    clock = Clock()
+    clock = SetClock()
     service = Service()
     work = calling(service)
     async with open_mesh(workflows=[work], clock=clock) as mesh:
@@ -549,13 +547,7 @@ async def test_a_retry_that_waits_for_a_slot_until_its_time_is_over_does_not_sta
 async def test_the_time_for_retries_goes_on_across_a_restart(
     open_mesh: Callable[..., Orchestrator], roomy: ResourceQuota, down_for: float
 ) -> None:
-    class Clock:
-        ahead = 0
-
-        def now(self) -> int:
-            return time_ns() + self.ahead
-
-    clock = Clock()
+    clock = ShiftedClock()
     service = Service()
     work = calling(service, retry=PATIENT)
     async with open_mesh(workflows=[work], clock=clock) as mesh:
@@ -567,7 +559,7 @@ async def test_the_time_for_retries_goes_on_across_a_restart(
                 await asyncio.sleep(0.001)
         await settled(mesh)
     service.down = False
-    clock.ahead += int(down_for * SECOND)
+    clock.forward(hours=down_for / 3_600)
     async with open_mesh(workflows=[work], clock=clock) as mesh:
         task = await ends_as_max_elapsed(mesh, mesh.handle(handle.id, tenant=tenant))
         assert (service.calls, task.attempt) == (3, 3)

@@ -76,6 +76,19 @@ async def test_runs_that_end_before_they_begin_make_room_for_others_in_memory(op
             assert await next_one.result() == 1
 
 
+def answer_late(store: Any, kind: type, *, seconds: float) -> None:
+    """Let the store answer late to commits that have such a change, which is recorded by then."""
+    commit = store.commit
+
+    async def slow(units: Sequence[Unit]) -> Any:
+        answer = await commit(units)
+        if any(isinstance(change, kind) for unit in units for change in unit):
+            await asyncio.sleep(seconds)
+        return answer
+
+    store.commit = slow
+
+
 async def test_a_run_that_is_recorded_after_its_queue_timeout_does_not_start(
     open_mesh: OpenMesh, with_faults: Callable[[Orchestrator], Any]
 ) -> None:
@@ -85,16 +98,7 @@ async def test_a_run_that_is_recorded_after_its_queue_timeout_does_not_start(
         calls.append(1)
 
     mesh = open_mesh()
-    faulty = with_faults(mesh)
-    commit = faulty.commit
-
-    async def slow(units: Sequence[Unit]) -> Any:
-        answer = await commit(units)
-        if any(isinstance(change, RunCreated) for unit in units for change in unit):
-            await asyncio.sleep(0.1)
-        return answer
-
-    faulty.commit = slow
+    answer_late(with_faults(mesh), RunCreated, seconds=0.1)
     async with mesh:
         tenant = await narrow_tenant(mesh)
         await (await mesh.submit(Workflow("first").add(quick), tenant=tenant)).result(10)  # starts are reserved now
@@ -115,16 +119,7 @@ async def test_a_retry_that_is_recorded_after_max_elapsed_does_not_start(
         raise OSError("no")
 
     mesh = open_mesh()
-    faulty = with_faults(mesh)
-    commit = faulty.commit
-
-    async def slow(units: Sequence[Unit]) -> Any:
-        answer = await commit(units)
-        if any(isinstance(change, AttemptFailed) for unit in units for change in unit):
-            await asyncio.sleep(0.3)
-        return answer
-
-    faulty.commit = slow
+    answer_late(with_faults(mesh), AttemptFailed, seconds=0.3)
     async with mesh:
         tenant = await narrow_tenant(mesh)
         hasty = RetryPolicy(max_retries=5, initial_delay=0, max_elapsed=0.1)

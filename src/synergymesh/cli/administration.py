@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from synergymesh.local.client import Remote
     from synergymesh.local.verbs import Asking
 
+NO_ANSWER = "It does not answer other processes: it is starting, ending, or local_socket is off."
+"""Said of a process that owns a database, after its name."""
+
 
 @asynccontextmanager
 async def administrating(database: str, *, create: bool = False) -> AsyncIterator[Asking]:
@@ -47,9 +50,7 @@ async def administrating(database: str, *, create: bool = False) -> AsyncIterato
     try:
         await mesh.start()
     except StoreLocked as locked:
-        raise StoreLocked(
-            f"{locked} It does not answer other processes: it is starting, ending, or local_socket is off."
-        ) from None
+        raise StoreLocked(f"{locked} {NO_ANSWER}") from None
     with ActingAs(process_actor("cli")):
         try:
             yield Here(mesh)

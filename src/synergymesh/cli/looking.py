@@ -24,7 +24,7 @@ async def looking(database: str) -> AsyncIterator[Asking]:
         StoreUnavailable: there is no such database.
     """
     from synergymesh.cli import logs
-    from synergymesh.cli.administration import reach
+    from synergymesh.cli.administration import NO_ANSWER, reach
     from synergymesh.cli.reading import need_database
     from synergymesh.diagnostics.owner import find_holder
     from synergymesh.store.sqlite_files import parse_address
@@ -42,10 +42,7 @@ async def looking(database: str) -> AsyncIterator[Asking]:
     assert path is not None
     holder = find_holder(path.with_name(path.name + ".lock"))
     if holder is not None:
-        raise StoreLocked(
-            f"{path} is in use by process {holder}. It does not answer other processes: it is starting, ending, or "
-            "local_socket is off."
-        )
+        raise StoreLocked(f"{path} is in use by process {holder}. {NO_ANSWER}")
     from synergymesh.cli.recorded import recorded
 
     async with recorded(path) as mesh:

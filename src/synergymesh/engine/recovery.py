@@ -11,6 +11,7 @@ from synergymesh.domain.fault_tolerance.tries import cause_of
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.domain.workflow.run_state import RUNNING
+from synergymesh.engine.backlog.waiting import live_run
 from synergymesh.engine.backlog.window import Window
 from synergymesh.engine.dispatch import Dispatcher
 from synergymesh.engine.live import SETTLED_BY_AN_ATTEMPT, LiveRun
@@ -86,18 +87,7 @@ class Recovery:
     async def _take_up(
         self, record: RunRecord, version: Version, tasks: Sequence[TaskRecord], attempts: Sequence[AttemptRecord]
     ) -> None:
-        run = LiveRun(
-            record.run_id,
-            record.tenant_id,
-            version,
-            record.input,
-            priority=record.priority,
-            not_before=record.not_before,
-            created_at=record.created_at,
-            recoveries=record.recoveries,
-            started_at=record.started_at,
-            traceparent=record.traceparent,
-        )
+        run = live_run(record, version)
         run.paused = record.paused_at is not None
         now = self._clock.now()
         retry_at, last = self._restore_attempts(run, attempts, now)

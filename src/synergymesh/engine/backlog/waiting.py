@@ -90,7 +90,7 @@ def waits(record: RunRecord) -> bool:
 
 
 def live_run(row: RunCreated | RunRecord, version: Version) -> LiveRun:
-    """Make what is in memory of a run that waits."""
+    """Make what is in memory of a run, by its row; what its tasks have done is not there yet."""
     return LiveRun(
         row.run_id,
         row.tenant_id,
@@ -100,5 +100,6 @@ def live_run(row: RunCreated | RunRecord, version: Version) -> LiveRun:
         not_before=row.not_before,
         created_at=row.created_at,
         recoveries=row.recoveries if isinstance(row, RunRecord) else 0,
+        started_at=row.started_at if isinstance(row, RunRecord) else None,
         traceparent=row.traceparent,
     )
