@@ -143,11 +143,18 @@ async def test_a_task_that_waits_too_long_for_its_turn_ends_as_timeout_without_a
 
 
 async def test_a_task_that_starts_in_time_is_not_ended_by_its_queue_timeout(mesh: Orchestrator, tenant: str) -> None:
+    started, let_go = asyncio.Event(), asyncio.Event()
+
     async def longer() -> str:
-        await asyncio.sleep(0.15)
+        started.set()
+        await let_go.wait()
         return "done"
 
-    handle = await mesh.submit(Workflow("w").add(longer, queue_timeout=0.1), tenant=tenant)
+    handle = await mesh.submit(Workflow("w").add(longer, queue_timeout=3_600), tenant=tenant)
+    ((_, _, deadline),) = mesh._running.deadlines._heap
+    await started.wait()
+    deadline.ring()
+    let_go.set()
     assert await handle.result(10) == "done"
 
 
