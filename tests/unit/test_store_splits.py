@@ -17,6 +17,7 @@ from synergymesh.ports.changes import (
     HourReserved,
     RunCreated,
     RunFinished,
+    RunLinked,
     RunStarted,
     TaskFinished,
     TaskStarted,
@@ -174,11 +175,15 @@ class Template:
         self._bytes = connection.serialize()
         connection.close()
 
-    def apply(self, batches: Sequence[Sequence[Unit]]) -> tuple[dict[str, list[Any]], list[str]]:
-        """Give all tables, and the kinds of all answers, after committing these batches."""
+    def apply(
+        self, batches: Sequence[Sequence[Unit]], *, unclean_ends: int = 0
+    ) -> tuple[dict[str, list[Any]], list[str]]:
+        """Give all tables, and the kinds of all answers, after so many unclean ends and committing these batches."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         connection.deserialize(self._bytes)
         connection.execute("PRAGMA foreign_keys = ON")
+        if unclean_ends:
+            connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (statements.UNCLEAN, unclean_ends))
         answers = [type(answer).__name__ for batch in batches for answer in writes.commit(connection, batch)]
         tables = {
             table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
@@ -242,6 +247,48 @@ def without_status_moments(tables: dict[str, list[Any]]) -> dict[str, list[Any]]
     kept = {name: rows for name, rows in tables.items() if name not in ("tenants", "workflows")}
     kept["audit"] = [row for row in kept["audit"] if b'"entity":"tenant/' not in row[1]]
     return kept
+
+
+@st.composite
+def lives(draw: st.DrawFn, run_id: str) -> list[list[Change]]:
+    """Give a run's life from its beginning to its end, in units; a part of it may be told twice."""
+    of_run = {"run_id": st.just(run_id), "tenant_id": st.just(TENANTS[0])}
+    traceparent = draw(st.sampled_from([None, "00-1-2-01"]))
+    parts: list[Change] = [RunCreated(run_id, TENANTS[0], "w", "h", b"1", None, 2, 3, 4, traceparent=traceparent)]
+    of_component = {**of_run, "component_id": components, "started_at": moments, "ended_at": moments}
+    for strategy in (
+        st.builds(RunLinked, **of_run, retry_of=st.just("run-0"), replay_of=st.none(), linked_at=moments),
+        st.builds(RunStarted, **of_run, started_at=moments),
+        st.builds(CancelRequested, **of_run, requested_at=moments),
+        st.builds(
+            TaskFinished, **of_component, status=st.just(S.SUCCESS), attempt=numbers, result=payloads, error=payloads
+        ),
+        st.builds(
+            RunFinished,
+            **of_run,
+            status=st.sampled_from([S.SUCCESS, S.FAILED]),
+            started_at=maybe_moments,
+            ended_at=moments,
+            result=payloads,
+            error=payloads,
+        ),
+    ):
+        if draw(st.booleans()):
+            parts.append(draw(strategy))
+    if draw(st.integers(0, 9)) == 0:
+        parts.append(draw(st.sampled_from(parts)))
+    cut = draw(st.integers(1, len(parts)))
+    return [each for each in (parts[:cut], parts[cut:]) if each]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(one=lives("run-3"), two=lives("run-4"), unclean_ends=st.integers(0, 3))
+def test_a_run_that_ends_in_the_batch_in_which_it_begins_is_recorded_as_any_other(
+    template: Template, one: list[list[Change]], two: list[list[Change]], unclean_ends: int
+) -> None:
+    units = [*one, *two]
+    together = template.apply([units], unclean_ends=unclean_ends)
+    assert together == template.apply([[unit] for unit in units], unclean_ends=unclean_ends)
 
 
 @given(rows=st.integers(0, 20_000))

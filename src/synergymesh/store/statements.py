@@ -8,18 +8,18 @@ SQLAlchemy compiles each statement for one row, and the row is repeated here.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
-from synergymesh.ports.changes import Change
+from synergymesh.ports.changes import Change, RunCreated, RunFinished
 from synergymesh.store.schema import (
     FINAL_TASK_STATUSES,
     OPEN_RUN_STATUSES,
@@ -43,7 +43,7 @@ UNCLEAN = "unclean_ends"
 """The entry of `meta` that counts the lives which did not end cleanly."""
 
 ROWS_MAX = 1_024
-"""Rows of one statement: 11 values each stay far below SQLite's 32,766 variables, and it is parsed within 10 ms."""
+"""Rows of one statement: 18 values each stay far below SQLite's 32,766 variables, and it is parsed within 10 ms."""
 
 _SIZES = sorted({size for power in range(11) for size in (1 << power, 3 << power) if size <= ROWS_MAX}, reverse=True)
 
@@ -63,9 +63,9 @@ class ManyRows:
         self._tail = tail
         self._by_size: dict[int, str] = {}
         # A plain str is bound three times as fast as an enum's member.
-        self.row_of = attrgetter(*("status.value" if name == "status" else name for name in attributes))
+        self.row_of = attrgetter(*(f"{name}.value" if name.endswith("status") else name for name in attributes))
 
-    def execute(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> int:
+    def execute(self, connection: sqlite3.Connection, changes: Sequence[Change | EndedRun]) -> int:
         """Run the statement for all changes, in their order; give how many rows of the table it changed.
 
         A statement must do nothing for a change that it was just given: the last one is repeated to fill a size up.
@@ -132,13 +132,19 @@ def delete_rows(table: sa.Table, condition: sa.ColumnElement[bool]) -> str:
     return compile_query(sa.delete(table).where(sa.tuple_(*keys).in_(chosen)))
 
 
-def insert(statement: sqlite.Insert, columns: Iterable[str]) -> ManyRows:
-    """Make an insert of many rows with these columns, which are attributes of the change."""
+def insert(statement: sqlite.Insert, columns: Iterable[str], within: Mapping[str, str] | None = None) -> ManyRows:
+    """Make an insert of many rows with these columns, which are attributes of the change.
+
+    `within` names, by column, the part of the change that has the attribute, if it has parts.
+    """
     compiled = _compile(statement, columns)
     head, values, rest = compiled.string.partition(" VALUES ")
     row = rest[: rest.index(")") + 1]
     assert compiled.positiontup is not None
-    return ManyRows(head + values, row, rest[len(row) :], compiled.positiontup)
+    attributes = compiled.positiontup
+    if within is not None:
+        attributes = [f"{within[name]}.{name}" for name in attributes]
+    return ManyRows(head + values, row, rest[len(row) :], attributes)
 
 
 def _update(statement: sa.Update, attributes: Sequence[str]) -> ManyRows:
@@ -267,6 +273,23 @@ UNCLEAN_ENDS: sa.ColumnClause[int] = sa.literal_column(
 """How many lives on this database did not end cleanly."""
 
 
+_CREATED = (
+    "run_id",
+    "tenant_id",
+    "workflow",
+    "content_hash",
+    "priority",
+    "input",
+    "idempotency_key",
+    "not_before",
+    "created_at",
+    "level",
+    "tasks",
+    "start_by",
+    "traceparent",
+)
+
+
 @lru_cache(maxsize=4)
 def create_runs(unclean_ends: int) -> ManyRows:
     """Give the statement that creates runs which count recoveries from now on, after so many unclean ends."""
@@ -274,23 +297,25 @@ def create_runs(unclean_ends: int) -> ManyRows:
         sqlite.insert(runs)
         .values(status=status(ExecutionStatus.PENDING), recoveries=sa.literal_column(str(-unclean_ends)))
         .on_conflict_do_nothing(index_elements=["run_id"]),
-        [
-            "run_id",
-            "tenant_id",
-            "workflow",
-            "content_hash",
-            "priority",
-            "input",
-            "idempotency_key",
-            "not_before",
-            "created_at",
-            "level",
-            "tasks",
-            "start_by",
-            "traceparent",
-        ],
+        _CREATED,
     )
 
+
+class EndedRun(NamedTuple):
+    """A run that has ended before it was written."""
+
+    created: RunCreated
+    ended: RunFinished
+
+
+_ENDED = ("status", "started_at", "ended_at", "result", "error")
+
+CREATE_ENDED_RUNS = insert(
+    sqlite.insert(runs).values(recoveries=sa.literal_column("0")).on_conflict_do_nothing(index_elements=["run_id"]),
+    (*_CREATED, *_ENDED),
+    dict.fromkeys(_CREATED, "created") | dict.fromkeys(_ENDED, "ended"),
+)
+"""As if a run was created and then finished, without the entries in between of those who look for open runs."""
 
 _THIS_RUN = (runs.c.run_id == _value(1), runs.c.tenant_id == _value(2))
 

@@ -170,6 +170,7 @@ class _Pending:
         "_created",
         "_discarded",
         "_ended",
+        "_ended_whole",
         "_estimates",
         "_finished",
         "_finished_tasks",
@@ -211,6 +212,7 @@ class _Pending:
         self._linked: dict[tuple[str, str], RunLinked] = {}
         self._discarded: dict[tuple[str, str, str], DeadLetterDiscarded] = {}
         self._ended: dict[tuple[str, str], RunFinished] = {}
+        self._ended_whole: set[tuple[str, str]] = set()
         self._notes: list[Noted] = []
 
     def add(self, change: Change) -> None:
@@ -314,7 +316,7 @@ class _Pending:
         if self._created:
             refuse_runs_of_deleted_tenants(connection, self._created)
             unclean_ends = connection.execute(_UNCLEAN_ENDS).fetchone()[0]
-            self._apply_to_runs(sql.create_runs(unclean_ends), self._created)
+            self._create_runs(sql.create_runs(unclean_ends))
         if self._linked:
             self._apply_to_runs(sql.LINK_RUNS, [*self._linked.values()])
         if self._started:
@@ -331,12 +333,42 @@ class _Pending:
         if self._discarded:
             self._apply_to_runs(sql.DISCARD_DEAD_LETTERS, [*self._discarded.values()])
         if self._ended:
-            self._apply_to_runs(sql.FINISH_RUNS, [*self._ended.values()])
+            self._apply(self._finish_runs, [*self._ended.values()])
         if self._outputs:
             _write_of_runs(connection, sql.CAPTURE_OUTPUTS, self._outputs)
         for noted in self._notes:
             self._trail.note(noted)
         self._clear()
+
+    def _create_runs(self, statement: sql.ManyRows) -> None:
+        """Write new runs; those that end in this batch as they are then, without an UPDATE of what was just written."""
+        if self._careful or not self._ended:
+            self._apply_to_runs(statement, self._created)
+            return
+        left: list[RunCreated] = []
+        whole: list[sql.EndedRun] = []
+        for created in self._created:
+            key = created.run_id, created.tenant_id
+            ended = self._ended.get(key)
+            if ended is None or key in self._started or key in self._cancels:
+                left.append(created)  # what comes between wants to find it open
+            else:
+                whole.append(sql.EndedRun(created, ended))
+                self._ended_whole.add(key)
+
+        def write(_: Sequence[RunCreated]) -> int:
+            changed = sql.CREATE_ENDED_RUNS.execute(self._connection, whole)
+            return changed + (_write_of_runs(self._connection, statement, left) if left else 0)
+
+        self._apply(write, self._created)
+
+    def _finish_runs(self, changes: Sequence[RunFinished]) -> int:
+        """Write ends of runs that are not written with their beginning."""
+        written = self._ended_whole
+        left = (
+            [change for change in changes if (change.run_id, change.tenant_id) not in written] if written else changes
+        )
+        return len(changes) - len(left) + (_write_of_runs(self._connection, sql.FINISH_RUNS, left) if left else 0)
 
     def _apply_to_runs(self, statement: sql.ManyRows, changes: Sequence[R]) -> Sequence[R]:
         return self._apply(partial(_write_of_runs, self._connection, statement), changes)
