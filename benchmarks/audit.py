@@ -162,15 +162,15 @@ async def query() -> Figures:
         for start in range(first, per_tenant + 1, 1_000):
             connection.execute("BEGIN")
             connection.executemany(
-                "INSERT INTO audit_entries (tenant_id, seq, at, action, entity, version, actor, outcome, payload, hash)"
-                " VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
+                "INSERT INTO audit_entries (tenant_id, seq, first_at, at, action, entity, version, actor, outcome,"
+                " payload, hash) VALUES (?, ?, ?, ?, ?, '', 0, ?, ?, ?, ?)",
                 (
                     (
                         tenant_id,
                         seq,
                         seq,
+                        seq,
                         "task.finished" if seq % 50 else "run.submitted",
-                        f"task/run-{seq // 100:024x}/n{seq % 100}" if seq % 50 else f"run/run-{seq // 100:024x}",
                         "system/engine" if seq % 50 else "user/alice",
                         "success" if seq % 5_000 else "failure",
                         payload,

@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from synergymesh import Orchestrator, task, workflow
 from synergymesh.audit.verifying import verify_log
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit.forms import chain_hashes, genesis_hash
 from synergymesh.domain.audit.trust import SignedCheckpoint, read_record
 from synergymesh.domain.audit.verification import LogReport
+from synergymesh.store.audit import rows
 from synergymesh.store.sqlite import SqliteReader
 
 
@@ -100,6 +103,13 @@ class Log:
         self.change(
             "UPDATE audit_heads SET seq = :s, hash = :h WHERE tenant_id = :t", s=len(rows), h=hashes[-1], t=tenant
         )
+
+
+async def fill_alone(log: Log, runs: int = 12) -> None:
+    """Fill a log so that every entry has a row for itself, as they have where little happens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "GROUP_ENTRIES_MAX", 1)
+        await fill(log, runs)
 
 
 async def fill(log: Log, runs: int = 12) -> None:

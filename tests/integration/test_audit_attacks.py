@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.integration.tampered_log import Later, Log, fill, prune, single
+from tests.integration.tampered_log import Later, Log, fill, fill_alone, prune, single
 
 from synergymesh import Orchestrator, RetryPolicy, Settings
 from synergymesh.audit.export_format import manifest_path
@@ -43,7 +43,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Log:
     directory = tmp_path_factory.mktemp("audit") / "log"
     directory.mkdir()
     log = Log(directory)
-    asyncio.run(fill(log))
+    asyncio.run(fill_alone(log))
     return log
 
 
@@ -67,7 +67,7 @@ async def test_a_log_that_nobody_touched_is_intact(log: Log) -> None:
     assert report.unpinned == 0
 
 
-FIELDS = "tenant_id, seq, at, action, entity, version, actor, outcome, payload, hash"
+FIELDS = "tenant_id, seq, first_at, at, action, entity, version, actor, outcome, payload, hash"
 HEAD_SEQ = "(SELECT seq FROM audit_heads WHERE tenant_id = {})"
 ROW = "tenant_id = :acme AND seq = 5"
 UP = (
@@ -87,6 +87,8 @@ ATTACKS: dict[str, tuple[tuple[str, ...], Damage, str, int]] = {
             ("at", "at + 1"),
             ("action", "'run.finished.'"),
             ("entity", "'run/another'"),
+            ("first_at", "first_at + 1"),
+            ("first_at ", "first_at - 1"),
             ("version", "version + 1"),
             ("actor", "'user/mallory'"),
             ("outcome", "'denied'"),
@@ -160,8 +162,8 @@ ATTACKS: dict[str, tuple[tuple[str, ...], Damage, str, int]] = {
     "one inserted, backdated": (
         (
             *UP,
-            "INSERT INTO audit_entries (tenant_id, seq, at, action, entity, version, actor, outcome, payload, hash) "
-            "SELECT tenant_id, 6, at, action, 'run/forged', version, actor, outcome, "
+            f"INSERT INTO audit_entries ({FIELDS}) "
+            "SELECT tenant_id, 6, first_at, at, action, 'run/forged', version, actor, outcome, "
             "CAST(replace(payload, 'run/', 'run/forged') AS BLOB), zeroblob(32) FROM audit_entries WHERE " + ROW,
         ),
         Damage.INSERTED,
@@ -228,8 +230,6 @@ ATTACKS: dict[str, tuple[tuple[str, ...], Damage, str, int]] = {
 async def test_an_attack_from_outside_is_found_at_its_first_bad_entry(
     log: Log, attack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "_PLAIN", scan._PLAIN.replace(str(scan.CHUNK), "4"))
-    monkeypatch.setattr(scan, "_PACKED", scan._PACKED.replace(str(scan.CHUNK), "4"))
     monkeypatch.setattr(scan, "CHUNK", 4)
     statements, damage, tenant, seq = ATTACKS[attack]
     last = log.ask("SELECT seq FROM audit_heads WHERE tenant_id = :acme")[0][0]
@@ -241,7 +241,7 @@ async def test_an_attack_from_outside_is_found_at_its_first_bad_entry(
 
 
 FORGED_ROW = (
-    f"INSERT INTO audit_entries ({FIELDS}) VALUES ({{tenant}}, {{seq}}, 1, 'tenant.suspended', 'tenant/x', 1, "
+    f"INSERT INTO audit_entries ({FIELDS}) VALUES ({{tenant}}, {{seq}}, 1, 1, 'tenant.suspended', 'tenant/x', 1, "
     "'user/mallory', 'success', x'7b7d', zeroblob(32))"
 )
 

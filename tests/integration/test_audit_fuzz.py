@@ -29,7 +29,7 @@ CLEAN_LOGS = 200
 
 COLUMNS = {
     "audit_entries": (
-        *("entry_id", "tenant_id", "seq", "at", "action", "entity"),
+        *("entry_id", "tenant_id", "seq", "first_at", "at", "action", "entity"),
         *("version", "actor", "outcome", "payload", "hash"),
     ),
     "audit_heads": ("tenant_id", "seq", "hash"),
@@ -133,12 +133,15 @@ class Mutating:
 
 
 async def lived(log: Log) -> None:
-    """Give a log everything that can be changed: a tombstone, a hold, checkpoints of two keys."""
+    """Give a log everything that can be changed: rows of many entries, a tombstone, a hold, checkpoints of two keys."""
     await prune(log)
     later = Later(100)
     async with Orchestrator(f"sqlite:///{log.database}", clock=later) as mesh:
         auditing = mesh._running.auditing
         await mesh.hold_audit(log.other, "case 7")
+        for tenant in (log.acme, log.other):  # at once, so that many entries lie together in a row
+            handles = await asyncio.gather(*(mesh.submit(single, tenant=tenant) for _ in range(6)))
+            await asyncio.gather(*(handle.result() for handle in handles))
         for _ in range(3):
             await mesh.create_tenant("T")
             await auditing.checkpoints.write()
@@ -163,6 +166,7 @@ def log(original: Log, tmp_path: Path) -> Log:
 
 
 def test_no_single_random_mutation_of_the_database_goes_unnoticed(log: Log) -> None:
+    assert log.ask("SELECT max(length(hash)) / 32 FROM audit_entries")[0][0] >= 4
     mutating = Mutating(log)
     connection = mutating.connection
     lines = log.lines()

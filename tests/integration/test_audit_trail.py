@@ -20,7 +20,7 @@ from synergymesh import (
     workflow,
 )
 from synergymesh.domain.audit.actions import Action
-from synergymesh.domain.audit.forms import MESH, chain_hash, genesis_hash, payload_hash
+from synergymesh.domain.audit.forms import MESH, chain_hash, genesis_hash
 from synergymesh.errors import RateLimitExceeded, RunFailed, StoreUnavailable
 from synergymesh.ports.audit import AuditEntryRecord
 from synergymesh.ports.store import Store
@@ -47,7 +47,7 @@ async def chain_of(mesh: Orchestrator, tenant_id: str) -> list[AuditEntryRecord]
     previous = genesis_hash(await store.get_audit_log_id(), tenant_id)
     for number, entry in enumerate(entries, 1):
         assert entry.seq == number
-        previous = chain_hash(tenant_id, number, previous, payload_hash(entry.payload))
+        previous = chain_hash(tenant_id, number, previous, entry.payload)
         assert entry.hash == previous
     return entries
 

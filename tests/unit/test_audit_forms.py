@@ -35,7 +35,6 @@ from synergymesh.domain.audit.forms import (
     inclusion_path,
     key_id,
     merkle_root,
-    payload_hash,
     read_checkpoint,
     read_key_link,
     read_tombstone,
@@ -105,13 +104,15 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
         canonical(value)
 
 
-def test_a_link_is_the_hash_of_its_fields_with_their_lengths() -> None:
-    def field(value: bytes) -> bytes:
-        return len(value).to_bytes(4, "big") + value
+def link_hash(tenant: str, seq: int, before: bytes, payload: bytes) -> bytes:
+    """Give what the hash of a link has to be, written out."""
+    fields = (ENTRY_TAG, tenant.encode(), seq.to_bytes(8, "big"), before, payload)
+    return sha256(b"".join(len(field).to_bytes(4, "big") + field for field in fields)).digest()
 
-    before, payload = bytes(range(32)), payload_hash(b"{}")
-    written = field(ENTRY_TAG) + field(b"tenant-1") + field((7).to_bytes(8, "big")) + field(before) + field(payload)
-    assert chain_hash("tenant-1", 7, before, payload) == sha256(written).digest()
+
+def test_a_link_is_the_hash_of_its_fields_with_their_lengths() -> None:
+    before = bytes(range(32))
+    assert chain_hash("tenant-1", 7, before, b"{}") == link_hash("tenant-1", 7, before, b"{}")
 
 
 @settings(deadline=None)
@@ -122,12 +123,12 @@ def test_many_links_at_once_are_the_same_as_one_by_one(
     expected = []
     previous = before
     for seq, payload in enumerate(payloads, first):
-        previous = chain_hash(tenant, seq, previous, payload_hash(payload))
+        previous = link_hash(tenant, seq, previous, payload)
         expected.append(previous)
     assert chain_hashes(tenant, first, before, payloads) == expected
 
 
-LINKS = st.tuples(TEXTS, st.integers(1, 1_000), HASHES, HASHES)
+LINKS = st.tuples(TEXTS, st.integers(1, 1_000), HASHES, st.binary(max_size=8))
 
 
 @settings(deadline=None)
@@ -153,8 +154,6 @@ def test_moving_a_boundary_between_fields_changes_the_hash() -> None:
 def test_a_hash_of_another_length_is_refused_and_not_padded(length: int) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         chain_hash("t", 1, bytes(length), NOTHING)
-    with pytest.raises(ValueError, match="32 bytes"):
-        chain_hash("t", 1, NOTHING, bytes(length))
     with pytest.raises(ValueError, match="32 bytes"):
         chain_hashes("t", 1, bytes(length), [b"{}"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -62,45 +61,50 @@ class _Said(msgspec.Struct, gc=False):
     origin: dict[str, str] = {}
 
 
+class _Sealed(_Said, gc=False, kw_only=True):
+    at: int
+    action: str
+    entity: str
+    version: int
+    actor: str
+    outcome: str
+
+
 _decode = msgspec.json.Decoder(_Said).decode
-
-
-def entry_view(row: Sequence[Any]) -> AuditEntry:
-    """Show a row: number, hash, payload, at, action, entity, version, actor, outcome, tenant."""
-    seq, hash_, payload, at, action, entity, version, actor, outcome, tenant_id = row
-    try:
-        said = _decode(payload)
-    except msgspec.MsgspecError:
-        said = _Said()  # `synergymesh audit verify` says what happened to it
-    return AuditEntry(
-        tenant_id=tenant_id,
-        seq=seq,
-        at=to_datetime(at),
-        action=action,
-        entity=entity,
-        version=version,
-        actor=actor,
-        outcome=outcome,
-        details=said.details,
-        origin=said.origin,
-        personal=None,
-        hash=hash_.hex(),
-    )
+_decode_sealed = msgspec.json.Decoder(_Sealed).decode
 
 
 def record_view(record: AuditEntryRecord) -> AuditEntry:
     """Show an entry as stored."""
-    return entry_view(
-        (
-            record.seq,
-            record.hash,
-            record.payload,
-            record.at,
-            record.action,
-            record.entity,
-            record.version,
-            record.actor,
-            record.outcome,
-            record.tenant_id,
-        )
+    try:
+        said = _decode(record.payload)
+    except msgspec.MsgspecError:
+        said = _Said()  # `synergymesh audit verify` says what happened to it
+    return _view(record.tenant_id, record.seq, record.hash, record, said)
+
+
+def sealed_view(tenant_id: str, seq: int, hash_: bytes, payload: bytes) -> AuditEntry:
+    """Show an entry as its payload has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    sealed = _decode_sealed(payload)
+    return _view(tenant_id, seq, hash_, sealed, sealed)
+
+
+def _view(tenant_id: str, seq: int, hash_: bytes, what: AuditEntryRecord | _Sealed, said: _Said) -> AuditEntry:
+    return AuditEntry(
+        tenant_id=tenant_id,
+        seq=seq,
+        at=to_datetime(what.at),
+        action=what.action,
+        entity=what.entity,
+        version=what.version,
+        actor=what.actor,
+        outcome=what.outcome,
+        details=said.details,
+        origin=said.origin,
+        personal=None,
+        hash=hash_.hex(),
     )

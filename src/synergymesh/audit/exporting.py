@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from synergymesh.audit.entries import entry_view
+from synergymesh.audit.entries import sealed_view
 from synergymesh.audit.export_format import Section, manifest_path
 from synergymesh.audit.export_views import cloud_event, csv_header, csv_line
-from synergymesh.audit.export_writer import Asked, ExportWriter, FileInPlace, Signing
+from synergymesh.audit.export_writer import Asked, Entry, ExportWriter, FileInPlace, Signing
 from synergymesh.domain.audit.forms import NOTHING, Head, Tombstone, genesis_hash, is_place, read_tombstone
 from synergymesh.domain.audit.trust import SignedTombstone
 from synergymesh.errors import StoreCorrupt
@@ -19,9 +18,6 @@ from synergymesh.ports.audit import AuditHeadRecord
 from synergymesh.ports.audit_keeping import AuditScan
 
 BATCH = 1_000
-
-ENTRY_FIELDS = 10
-"""What `entry_view` takes of a row of a scan."""
 
 
 class ExportFormat(StrEnum):
@@ -87,8 +83,11 @@ def export_log(scan: AuditScan, wish: Wish, signing: Signing | None) -> AuditExp
         if wish.format is ExportFormat.CSV:
             file.write(csv_header())
         for tenant_id in tenants:
-            for row in _rows(scan, tenant_id, asked):
-                entry = entry_view(row[:ENTRY_FIELDS])
+            for seq, hash_, payload in _entries(scan, tenant_id, asked):
+                try:
+                    entry = sealed_view(tenant_id, seq, hash_, payload)
+                except ValueError:
+                    raise _no_entry(tenant_id, seq) from None
                 file.write(csv_line(entry) if wish.format is ExportFormat.CSV else cloud_event(entry, log_id))
                 count += 1
         file.finish()
@@ -114,10 +113,10 @@ def _verifiable(
         first: int | None = None
         last = Head(tenant_id, 0, NOTHING)
         count = 0
-        batch: list[tuple[int, bytes, bytes]] = []
-        for row in _rows(scan, tenant_id, asked):
-            first = row[0] if first is None else first
-            batch.append((row[0], row[1], row[2]))
+        batch: list[Entry] = []
+        for entry in _entries(scan, tenant_id, asked):
+            first = entry[0] if first is None else first
+            batch.append(entry)
             if len(batch) == BATCH:
                 count += writer.add(tenant_id, batch)
                 last = Head(tenant_id, *batch[-1][:2])
@@ -164,25 +163,22 @@ def _tombstones(scan: AuditScan, tenant_id: str) -> list[tuple[SignedTombstone, 
     return found
 
 
-def _rows(scan: AuditScan, tenant_id: str, asked: Asked) -> Iterator[Sequence[Any]]:
+def _entries(scan: AuditScan, tenant_id: str, asked: Asked) -> Iterator[Entry]:
     """Give the entries of the piece of a chain that is asked for."""
     first, last = scan.bounds(tenant_id, asked.since, asked.until)
-    for row in scan.rows(tenant_id, first - 1):
-        seq, hash_, payload, at, action, entity, version, actor, outcome, *_ = row
-        numbers, texts = (at, version), (action, entity, actor, outcome)
-        if (
-            not is_place(seq, hash_)
-            or not isinstance(payload, bytes)
-            or not all(isinstance(value, int) for value in numbers)
-            or not all(isinstance(value, str) for value in texts)
-        ):
-            raise StoreCorrupt(
-                f"entry {seq!r:.50} of {tenant_id or 'the mesh'} is none, so it cannot be exported. "
-                "`synergymesh audit verify` says what happened to the log."
-            )
+    for seq, hash_, payload, *_ in scan.rows(tenant_id, first - 1):
+        if not is_place(seq, hash_) or not isinstance(payload, bytes):
+            raise _no_entry(tenant_id, seq)
         if seq > last:
             return
-        yield row
+        yield seq, hash_, payload
+
+
+def _no_entry(tenant_id: str, seq: object) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"entry {seq!r:.50} of {tenant_id or 'the mesh'} is none, so it cannot be exported. "
+        "`synergymesh audit verify` says what happened to the log."
+    )
 
 
 def _head_before(

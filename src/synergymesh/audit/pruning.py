@@ -21,7 +21,7 @@ PRUNE_SECONDS = 3_600.0
 """Retention is counted in days; once an hour is often enough, and cheap."""
 
 DELETE_ROWS = 10_000
-"""Entries that are deleted in one transaction at most; the store ends it after some milliseconds anyway."""
+"""Entries that are deleted in one transaction; the store ends it after some milliseconds anyway."""
 
 REST_SECONDS = 0.03
 """Between two steps in the background, so that a quarter of the writer's time goes into deleting at most. That is some
@@ -220,5 +220,7 @@ def _plan(scan: AuditScan, log_id: str, tenant_id: str, retention: Retention, no
 def _light_rows(scan: AuditScan, tenant_id: str) -> Iterator[tuple[int, bytes, int, bool | None]]:
     sensitive: dict[str, bool | None] = {action.value: entry.sensitive for action, entry in CATALOGUE.items()}
     sensitive[Action.AUDIT_PRUNED.value] = None
-    for seq, hash_, _, at, action, *_ in scan.rows(tenant_id, 0):
-        yield seq, hash_, at, sensitive.get(action, False)
+    for seq, hash_, _, _, row in scan.rows(tenant_id, 0):
+        _, _, _, _, last_at, action, *_ = row
+        # The entries of a row are of one day, which is all that counts.
+        yield seq, hash_, last_at, sensitive.get(action, False)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from synergymesh.audit.keys import verify_signature
-from synergymesh.domain.audit.forms import Head, Tombstone, is_place
+from synergymesh.domain.audit.forms import HASH_BYTES, Head, Tombstone, is_place
+from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, day_of, is_kept_together, is_of_run
 from synergymesh.domain.audit.keeping import TOLD_OF, Keeping
 from synergymesh.domain.audit.trust import SignedTombstone, Trust, verify_checkpoints, verify_tombstones
 from synergymesh.domain.audit.verification import Damage, Finding, LogReport, Row, verify_chain
 from synergymesh.errors import InvalidRequest, UnknownTenant
-from synergymesh.ports.audit_keeping import AuditScan, TombstoneRecord
+from synergymesh.ports.audit_keeping import AuditRow, AuditScan, TombstoneRecord
 
 FINDINGS_MAX = 1_000
 """Chains that are named as damaged; more help nobody."""
@@ -39,36 +40,74 @@ def _compare_columns(keeping: Keeping) -> Callable[[Row], str | None]:
     What the chain says of its keeping is passed on. Every entry of a log goes through this, hence the closure.
     """
     last = 0
+    current: AuditRow | None = None
+    earliest = latest = 0
+    is_whole = False
 
-    def disagrees(row: Row) -> str | None:
-        nonlocal last
+    def disagrees(entry: Row) -> str | None:
+        nonlocal last, current, earliest, latest, is_whole
+        number, hash_, payload, place, row = entry
         try:
-            sealed = _decode(row[2])
+            sealed = _decode(payload)
         except msgspec.MsgspecError:
             return "has a payload that is no entry"
-        _, _, _, at, action, entity, version, actor, outcome, tenant_id, place = row
-        if (
+        last_number, hashes, _, first_at, last_at, action, entity, version, actor, outcome, tenant_id, _ = row
+        at = sealed.at
+        if not (
             sealed.action == action
-            and sealed.at == at
-            and sealed.entity == entity
             and sealed.actor == actor
-            and sealed.version == version
             and sealed.outcome == outcome
             and sealed.tenant_id == tenant_id
+            and (
+                entity == "" and version == 0
+                if is_of_run(sealed.entity)
+                else entity == sealed.entity and version == sealed.version
+            )
             and place > last
         ):
-            last = place
-            if action in TOLD_OF:
-                keeping.see(action, row[0], at, row[2])
-            return None
-        for name, value in zip(_Sealed.__struct_fields__, row[3:], strict=False):
-            if getattr(sealed, name) != value:
-                return f"has the {name} {value!r:.100} in its column, and {getattr(sealed, name)!r:.100} was sealed"
-        if place <= last:
-            return "stands in the log before what it follows in its chain"
-        return "has a column of another type"
+            return _what_disagrees(sealed, row, is_before=place <= last)
+        last = place
+        if hashes is hash_:  # it is alone
+            if not at == first_at == last_at:
+                return f"has the times {first_at!r:.50} and {last_at!r:.50} in its columns, and {at} was sealed"
+        else:
+            if row is not current:
+                if (why := _is_no_group(row)) is not None:
+                    return why
+                current, earliest, latest = row, at, at
+                is_whole = number == last_number - len(hashes) // HASH_BYTES + 1
+            elif at < earliest:
+                earliest = at
+            elif at > latest:
+                latest = at
+            if number == last_number and is_whole and (earliest, latest) != (first_at, last_at):
+                return "and those before it in its row have other times than the row says"
+        if action in TOLD_OF:
+            keeping.see(action, number, at, payload)
+        return None
 
     return disagrees
+
+
+def _what_disagrees(sealed: _Sealed, row: AuditRow, *, is_before: bool) -> str:
+    elsewhere = {"entity": "", "version": 0} if is_of_run(sealed.entity) else {}
+    for name, found in zip(("action", "entity", "version", "actor", "outcome", "tenant_id"), row[5:11], strict=True):
+        said = elsewhere.get(name, getattr(sealed, name))
+        if said != found:
+            return f"has the {name} {found!r:.100} in its column, where {said!r:.100} belongs"
+    if is_before:
+        return "stands in the log before what it follows in its chain"
+    return "has a column of another type"
+
+
+def _is_no_group(row: AuditRow) -> str | None:
+    """Say why entries in one row do not belong together."""
+    _, hashes, _, first_at, last_at, action, entity, _, _, outcome, _, _ = row
+    if len(hashes) > GROUP_ENTRIES_MAX * HASH_BYTES or entity != "" or not is_kept_together(action, outcome):
+        return "lies in a row with others, where it should be alone"
+    if not isinstance(first_at, int) or not isinstance(last_at, int) or day_of(first_at) != day_of(last_at):
+        return "lies in a row that is not of one day"
+    return None
 
 
 def verify_log(

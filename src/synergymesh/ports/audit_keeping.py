@@ -50,6 +50,21 @@ class UnsuccessfulRecord(msgspec.Struct, frozen=True, gc=False):
     last_at: Instant
 
 
+AuditRow = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any, Any]
+"""A group of entries as it is stored, whatever stands there: see `domain.audit.groups`.
+
+Number of the last entry, hashes one behind the other, payloads as lines, earliest time, latest time, action, entity,
+version, actor, outcome, tenant, place of the last entry in the log. Entity and version are empty where they are those
+of runs and tasks.
+"""
+
+AuditScanned = tuple[Any, Any, Any, Any, AuditRow]
+"""An entry as it is stored: number, hash, payload, place in the log, and the row in which it is.
+
+Hash and payload of an entry that is alone in its row are the very objects of the row.
+"""
+
+
 class AuditScan(Protocol):
     """Read the log from one end to the other, in one thread, as it was at one moment."""
 
@@ -73,7 +88,7 @@ class AuditScan(Protocol):
         ...
 
     def extent(self) -> tuple[int, int]:
-        """Count the rows of the table itself, past its indexes, and give the largest place in the log (0 of none)."""
+        """Count the entries of the table itself, past its indexes; give the largest place in the log (0 of none)."""
         ...
 
     def holds(self) -> list[tuple[object, object, object]]:
@@ -87,10 +102,9 @@ class AuditScan(Protocol):
         """
         ...
 
-    def rows(self, tenant_id: str, after_seq: int) -> Iterator[Sequence[Any]]:
-        """Give a chain in its order, from number 1 on.
+    def rows(self, tenant_id: str, after_seq: int) -> Iterator[AuditScanned]:
+        """Give the entries of a chain in its order, those behind `after_seq`.
 
-        A row is number, hash, payload, at, action, entity, version, actor, outcome, tenant, and its place in the log.
         What stands in the database is given as it is, whatever it is, also a number twice.
         """
         ...

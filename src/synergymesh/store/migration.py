@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
 
-HEAD = "0016"
+HEAD = "0017"
 """The revision that this version works with; a test compares it with the newest script in `migrations/`."""
 
 SCRIPTS = Path(__file__).parent / "migrations"

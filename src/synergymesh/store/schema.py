@@ -317,12 +317,16 @@ attempts = Table(
 )
 
 # The columns beside the payload repeat what it says, so that it can be searched; hashes are over the payload alone.
+# A row is a group of entries (see domain.audit.groups). It has the number and the place of its last entry, the earliest
+# and the latest time, the payloads as lines, and the hashes one behind the other. Entity and version are those of an
+# entry that is about no run.
 audit_entries = Table(
     "audit_entries",
     metadata,
     Column("entry_id", Integer, primary_key=True),
     Column("tenant_id", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
+    Column("first_at", BigInteger, nullable=False, server_default=text("0")),
     Column("at", BigInteger, nullable=False),
     Column("action", Text, nullable=False),
     Column("entity", Text, nullable=False),
@@ -336,8 +340,8 @@ audit_entries = Table(
 Index("uq_audit_entries_seq", audit_entries.c.tenant_id, audit_entries.c.seq, unique=True)
 
 # Nearly all entries are tasks that went well. Indexes that leave these out cost nothing while tasks end.
-NOT_A_TASK_DONE = "(action <> 'task.finished' OR outcome <> 'success')"
-"""The condition of entries that are found by their entity; tasks that went well lie between those of their run."""
+HAS_ENTITY = "entity <> ''"
+"""The condition of rows that are found by their entity; those of runs and tasks are found by the time of the run."""
 
 NOT_ROUTINE = " AND ".join(f"action <> '{action.value}'" for action in sorted(ROUTINE))
 """The condition of entries that are found by their action."""
@@ -349,7 +353,7 @@ NOT_WELL = "outcome <> 'success'"
 """The condition of entries that are found by their outcome."""
 
 for _column, _condition in (
-    ("entity", NOT_A_TASK_DONE),
+    ("entity", HAS_ENTITY),
     ("action", NOT_ROUTINE),
     ("actor", NOT_THE_ENGINE),
     ("outcome", NOT_WELL),
@@ -361,6 +365,8 @@ for _column, _condition in (
         audit_entries.c.seq,
         sqlite_where=text(_condition),
     )
+
+Index("ix_audit_entries_at", *(audit_entries.c[name] for name in ("tenant_id", "at", "first_at", "seq")))
 
 audit_heads = Table(
     "audit_heads",

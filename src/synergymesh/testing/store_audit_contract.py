@@ -11,7 +11,7 @@ import pytest
 
 from synergymesh.domain.actors import Actor
 from synergymesh.domain.audit.actions import Action, Outcome
-from synergymesh.domain.audit.forms import MESH, canonical, chain_hash, genesis_hash, payload_hash
+from synergymesh.domain.audit.forms import MESH, canonical, chain_hash, genesis_hash
 from synergymesh.domain.states import ExecutionStatus, TenantStatus
 from synergymesh.ports.audit import AUDIT_PAGE_MAX, AuditEntryRecord
 from synergymesh.ports.changes import (
@@ -74,7 +74,7 @@ async def all_entries(store: Store) -> list[AuditEntryRecord]:
         assert [entry.seq for entry in chain] == list(range(1, head.seq + 1))
         for entry in chain:
             check_entry(entry, head.tenant_id)
-            previous = chain_hash(entry.tenant_id, entry.seq, previous, payload_hash(entry.payload))
+            previous = chain_hash(entry.tenant_id, entry.seq, previous, entry.payload)
             assert entry.hash == previous
         assert head.hash == previous
         found += chain

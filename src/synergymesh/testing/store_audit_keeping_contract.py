@@ -56,9 +56,15 @@ class AuditKeepingContract:
     async def test_a_scan_gives_a_chain_as_it_is_stored(self, store: Store) -> None:
         await fill_log(store)
         entries = await store.list_audit_entries(ACME, after_seq=0, limit=1_000)
-        rows = await store.scan_audit(lambda scan: [tuple(row) for row in scan.rows(ACME, 0)])
-        assert rows == [
-            (e.seq, e.hash, e.payload, e.at, e.action, e.entity, e.version, e.actor, e.outcome, e.tenant_id, e.entry_id)
+        scanned = await store.scan_audit(lambda scan: list(scan.rows(ACME, 0)))
+        assert scanned == [
+            (
+                *(e.seq, e.hash, e.payload, e.entry_id),
+                (
+                    *(e.seq, e.hash, e.payload, e.at, e.at, e.action, e.entity, e.version),
+                    *(e.actor, e.outcome, e.tenant_id, e.entry_id),
+                ),
+            )
             for e in entries
         ]
         assert await store.scan_audit(lambda scan: [row[0] for row in scan.rows(ACME, 10)]) == [11, 12, 13]
@@ -71,6 +77,31 @@ class AuditKeepingContract:
         assert await store.scan_audit(lambda scan: scan.strays(None)) == []
         assert await store.scan_audit(lambda scan: scan.strays(ACME)) == []
         assert await store.scan_audit(lambda scan: scan.holds()) == []
+
+    async def test_a_scan_gives_entries_that_were_recorded_together_one_by_one(self, store: Store) -> None:
+        await record(store, tenant(ACME))
+        number = len(await store.list_audit_entries(ACME, after_seq=0, limit=1_000))
+        await store.commit([[created(f"run-{n:04}", created_at=5_000 + n)] for n in range(300)])
+        entries = await store.list_audit_entries(ACME, after_seq=number, limit=1_000)
+        scanned = await store.scan_audit(lambda scan: list(scan.rows(ACME, number)))
+        assert [entry[:4] for entry in scanned] == [(e.seq, e.hash, e.payload, e.entry_id) for e in entries]
+        for after in (number + 1, number + 127, number + 128, number + 299, number + 300):
+            behind = await store.scan_audit(lambda scan, after=after: list(scan.rows(ACME, after)))  # type: ignore[misc]
+            assert [entry[0] for entry in behind] == list(range(after + 1, number + 301))
+        for since, until in ((5_007, 5_042), (5_127, 5_129), (5_000, 5_001), (5_299, 6_000)):
+            first, last = await store.scan_audit(
+                lambda scan, since=since, until=until: scan.bounds(ACME, since, until)  # type: ignore[misc]
+            )
+            assert (first, last) == (number + 1 + since - 5_000, number + min(300, until - 5_000))
+        total = sum(head.seq for head in await store.list_audit_heads())
+        assert await store.scan_audit(lambda scan: scan.extent()) == (total, total)
+
+    async def test_the_oldest_entry_that_waits_is_found_among_those_recorded_with_it(self, store: Store) -> None:
+        await record(store, tenant(ACME))
+        before = (await store.get_audit_extent(0)).entries
+        await store.commit([[created(f"run-{n}", created_at=1_000 + n)] for n in range(5)])
+        for signed in range(5):
+            assert await store.get_audit_extent(before + signed) == AuditExtent(before + 5, 1_000 + signed)
 
     async def test_a_scan_counts_what_did_not_succeed_by_reason(self, store: Store) -> None:
         error = b'{"type":"builtins.ValueError","message":"no","chain":[]}'

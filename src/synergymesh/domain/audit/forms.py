@@ -1,8 +1,8 @@
 """The forms of the audit log: bytes that are hashed and signed. Pure, and the standard library only.
 
 ```text
-payload      canonical JSON of all that an entry says  hash = SHA-256(payload)
-chain        per tenant, gapless from 1                hash = H(tag, tenant, seq, previous hash, payload hash)
+payload      canonical JSON of all that an entry says
+chain        per tenant, gapless from 1                hash = H(tag, tenant, seq, previous hash, payload)
 genesis      what the first entry of a tenant follows  hash = H(tag, log id, tenant)
 root         over the heads of all tenants (RFC 6962)  leaf = 0x00 || head, node = 0x01 || left || right
 checkpoint   root, counts, number, the one before      signed
@@ -33,7 +33,7 @@ HASH_BYTES = 32
 NOTHING = bytes(HASH_BYTES)
 """Stands for the hash of the checkpoint before the first one."""
 
-ENTRY_TAG = b"synergymesh/audit/entry/1"
+ENTRY_TAG = b"synergymesh/audit/entry/2"
 GENESIS_TAG = b"synergymesh/audit/genesis/1"
 HEAD_TAG = b"synergymesh/audit/head/1"
 CHECKPOINT_TAG = b"synergymesh/audit/checkpoint/1"
@@ -45,7 +45,7 @@ SEQ_MAX = 2**63 - 1
 """The largest integer of a database column."""
 
 _LENGTH = Struct(">I")
-_LINK = Struct(">IQI32sI32s")
+_LINK = Struct(">IQI32sI")
 _HEAD = Struct(">IQI32s")
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -60,11 +60,6 @@ def canonical(value: Any) -> bytes:
         ValueError: it is no JSON, or text that is no UTF-8.
     """
     return _encode(value).encode()
-
-
-def payload_hash(payload: bytes) -> bytes:
-    """Hash the exact bytes of an entry."""
-    return sha256(payload).digest()
 
 
 # --- chains ---------------------------------------------------------------------------------------------------------
@@ -85,16 +80,13 @@ def genesis_hash(log_id: str, tenant_id: str) -> bytes:
     return sha256(_fields(GENESIS_TAG, log_id.encode(), tenant_id.encode())).digest()
 
 
-def chain_hash(tenant_id: str, seq: int, previous_hash: bytes, payload_hash: bytes) -> bytes:
-    """Give the hash of one entry in its tenant's chain.
+def chain_hash(tenant_id: str, seq: int, previous_hash: bytes, payload: bytes) -> bytes:
+    """Give the hash of one entry in its tenant's chain, over its exact bytes.
 
     Raises:
-        ValueError: a hash has not 32 bytes.
+        ValueError: the hash before it has not 32 bytes.
     """
-    if len(previous_hash) != HASH_BYTES or len(payload_hash) != HASH_BYTES:
-        raise ValueError("a hash must have 32 bytes")
-    link = _LINK.pack(8, seq, HASH_BYTES, previous_hash, HASH_BYTES, payload_hash)
-    return sha256(chain_prefix(tenant_id) + link).digest()
+    return chain_hashes(tenant_id, seq, previous_hash, (payload,))[0]
 
 
 def chain_hashes(tenant_id: str, first_seq: int, previous_hash: bytes, payloads: Iterable[bytes]) -> list[bytes]:
@@ -106,11 +98,10 @@ def chain_hashes(tenant_id: str, first_seq: int, previous_hash: bytes, payloads:
     if len(previous_hash) != HASH_BYTES:
         raise ValueError("a hash must have 32 bytes")
     prefix = chain_prefix(tenant_id)
-    pack = _LINK.pack
+    pack, size = _LINK.pack, HASH_BYTES
     hashes: list[bytes] = []
     for seq, payload in enumerate(payloads, first_seq):
-        link = pack(8, seq, HASH_BYTES, previous_hash, HASH_BYTES, sha256(payload).digest())
-        previous_hash = sha256(prefix + link).digest()
+        previous_hash = sha256(prefix + pack(8, seq, size, previous_hash, len(payload)) + payload).digest()
         hashes.append(previous_hash)
     return hashes
 

@@ -24,13 +24,12 @@ from synergymesh.domain.audit.forms import (
     chain_hash,
     chain_prefix,
     genesis_hash,
-    payload_hash,
 )
 
 SHIFT_MAX = 64
 """Entries removed in a row that are recognised when those behind them were renumbered; more are called changed."""
 
-_LINK = Struct(">IQI32sI32s")
+_LINK = Struct(">IQI32sI")
 
 
 class Damage(StrEnum):
@@ -221,7 +220,7 @@ class _Walk:
                 else:
                     return finding or self.out_of_place(row, rows)
             try:
-                link = pack(8, number, size, before, size, sha256(payload).digest())
+                link = pack(8, number, size, before, len(payload)) + payload
             except TypeError:  # a database lets anything stand in a column
                 self.stand(seq, before, first)
                 return self.finding(Damage.CHANGED, "is no entry: its payload is not in bytes", seq=number)
@@ -342,12 +341,11 @@ class _Walk:
         number, found, payload = row[:3]
         if (owner := tenant_of(payload)) is not None and owner != self.tenant_id:
             return self.finding(Damage.FOREIGN, f"belongs to {_name(owner)}", seq=number)
-        own = payload_hash(payload)
         before: Row = row
         for place, later in enumerate(rows):
             if not _is_row(later):
                 continue
-            theirs = payload_hash(later[2])
+            theirs = later[2]
             fits = chain_hash(self.tenant_id, number, self.hash, theirs)
             if fits == found:
                 return self.finding(Damage.REORDERED, f"has the payload of entry {later[0]:,} and theirs is there")
@@ -356,7 +354,7 @@ class _Walk:
                     return self.finding(Damage.DUPLICATE, "is there twice")
                 previous = later[1] if place == 0 else before[1]
                 if isinstance(previous, bytes) and len(previous) == HASH_BYTES:
-                    at_home = chain_hash(self.tenant_id, later[0], previous, own)
+                    at_home = chain_hash(self.tenant_id, later[0], previous, payload)
                     if at_home == found:
                         return self.finding(Damage.REORDERED, f"has changed places with entry {later[0]:,}")
                 return self.finding(Damage.INSERTED, "was never sealed; the right one stands behind it")

@@ -6,7 +6,7 @@ in that of their names, so nothing is sorted while tasks end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, assert_never, cast
 
 import msgspec
@@ -499,9 +499,9 @@ ENTRY_OF: dict[type[Change], Callable[[Any], Entry] | None] = {
 """By kind of change, what gives its entry; None for bookkeeping. A kind that is missing here fails a test."""
 
 
-def entries_of(changes: Sequence[Change]) -> list[Entry]:
-    """Give the entries of changes of one kind that took effect."""
+def entries_of(changes: Sequence[Change]) -> Iterable[Entry]:
+    """Give the entries of changes of one kind that took effect, each once it is asked for."""
     if not changes:
-        return []
+        return ()
     entry_of = ENTRY_OF[type(changes[0])]
-    return [] if entry_of is None else list(map(entry_of, changes))
+    return () if entry_of is None else map(entry_of, changes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Sequence
 from operator import itemgetter
 from time import perf_counter
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -15,6 +17,7 @@ from synergymesh.domain.audit.forms import Gap, read_tombstone
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit_keeping import HoldRecord, TombstoneRecord
 from synergymesh.ports.changes import Noted
+from synergymesh.store.audit.rows import ENTRIES
 from synergymesh.store.audit.writes import Trail
 from synergymesh.store.reads import Query
 from synergymesh.store.schema import audit_entries, audit_holds, audit_subject_keys, audit_tombstones
@@ -25,7 +28,7 @@ from synergymesh.store.transactions import transaction
 DELETE_SECONDS = 0.01
 """How long the entries of one transaction may be deleted: a commit waits that long behind it."""
 
-DELETE_ROWS = 500
+DELETE_ENTRIES = 500
 """Entries that are deleted between two looks at the time: one or two milliseconds."""
 
 _TENANT: sa.BindParameter[str] = sa.bindparam("tenant_id")
@@ -59,16 +62,23 @@ _DONE = compile_query(
         audit_tombstones.c.last_seq == sa.bindparam("last"),
     )
 )
-_chosen = (
-    sa.select(audit_entries.c.entry_id)
+# From the end of a gap: what is left of it after a crash still follows what is before it. A gap ends where a row does:
+# the entries of a row are of one day, and are all kept equally long.
+_CHOSEN = compile_query(
+    sa.select(audit_entries.c.entry_id, sa.literal_column(ENTRIES))
     .where(
-        audit_entries.c.tenant_id == _TENANT, audit_entries.c.seq.between(sa.bindparam("first"), sa.bindparam("last"))
+        audit_entries.c.tenant_id == _TENANT,
+        audit_entries.c.seq <= sa.bindparam("last"),
+        audit_entries.c.seq - sa.literal_column(ENTRIES) >= sa.bindparam("first") - sa.literal_column("1"),
     )
     .order_by(audit_entries.c.seq.desc())
     .limit(sa.bindparam("limit"))
 )
-# From the end of a gap: what is left of it after a crash still follows what is before it.
-_DELETE = compile_query(sa.delete(audit_entries).where(audit_entries.c.entry_id.in_(_chosen)))
+_DELETE = compile_query(
+    sa.delete(audit_entries).where(
+        audit_entries.c.entry_id.in_(sa.select(sa.func.json_each(sa.bindparam("list")).table_valued("value").c.value))
+    )
+)
 _ANY = compile_query(
     sa.select(audit_entries.c.seq)
     .where(
@@ -116,7 +126,7 @@ def add_tombstones(connection: sqlite3.Connection, tombstones: Sequence[Tombston
 
 
 def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
-    """Delete entries that tombstones account for, at most `limit` and only a moment long; give how many.
+    """Delete entries that tombstones account for, `limit` or a few more and only a moment long; give how many.
 
     Those of a tenant under a hold stay: it may have been placed after they were pruned. 0 when nothing else is left.
     """
@@ -137,11 +147,23 @@ def delete_pruned(connection: sqlite3.Connection, limit: int) -> int:
                 while piece:
                     if deleted >= limit or (deleted and perf_counter() > end):
                         return deleted
-                    rows = min(DELETE_ROWS, limit - deleted)
-                    piece = connection.execute(_DELETE, {**arguments, "limit": rows}).rowcount
+                    piece = _delete(connection, arguments, min(DELETE_ENTRIES, limit - deleted))
                     deleted += piece
             arguments = {"tenant_id": record.tenant_id, "first": record.first_seq, "last": record.last_seq}
             connection.execute(_DONE, arguments).close()
+    return deleted
+
+
+def _delete(connection: sqlite3.Connection, arguments: dict[str, Any], limit: int) -> int:
+    """Delete the last rows of a gap with so many entries, or with those of one row if it has more; give how many."""
+    chosen: list[int] = []
+    deleted = 0
+    for entry_id, entries in connection.execute(_CHOSEN, {**arguments, "limit": limit}).fetchall():
+        if chosen and deleted + entries > limit:
+            break
+        chosen.append(entry_id)
+        deleted += entries
+    connection.execute(_DELETE, {"list": json.dumps(chosen)}).close()
     return deleted
 
 

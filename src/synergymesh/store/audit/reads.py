@@ -1,20 +1,25 @@
 """What can be asked of the audit log.
 
-Entries that are not routine are found by indexes of their own. Everything else is looked for along the chain from its
-end, so many entries in one call; the cursor of the page says how far it came.
+Entries that are not routine are found by indexes of their own, those of a run between the first and the last one of it,
+which are found by their time. Everything else is looked for along the chain from its end, so many entries in one call;
+the cursor of the page says how far it came.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from synergymesh.domain.actors import ENGINE
 from synergymesh.domain.audit.actions import ROUTINE, Action, Outcome
+from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, is_of_run
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit import (
     AUDIT_PAGE_MAX,
@@ -24,22 +29,27 @@ from synergymesh.ports.audit import (
     AuditHeadRecord,
     AuditPage,
 )
+from synergymesh.store.audit.rows import COLUMNS, SELECT, AuditRowRecord, unpack
 from synergymesh.store.audit.writes import LOG_ID, log_id_text
 from synergymesh.store.reads import Query
 from synergymesh.store.schema import (
-    NOT_A_TASK_DONE,
+    HAS_ENTITY,
     NOT_ROUTINE,
     NOT_THE_ENGINE,
     NOT_WELL,
     audit_entries,
     audit_heads,
     meta,
+    runs,
 )
 from synergymesh.store.statements import compile_query
 
 _LAST = 2**63 - 1
-_ENTRY = sa.select(*(audit_entries.c[name] for name in AuditEntryRecord.__struct_fields__))
-_SEQ = AuditEntryRecord.__struct_fields__.index("seq")
+_FIRST_ROWS = 8
+"""Rows that are read at first; twice as many each time they were not enough. A row may have a hundred entries."""
+_ROWS_MAX = 1_024
+
+_c = audit_entries.c
 
 LOG_ID_NOW = compile_query(sa.select(meta.c.value).where(meta.c.name == sa.literal_column(f"'{LOG_ID}'")))
 _HEADS = Query(
@@ -48,18 +58,17 @@ _HEADS = Query(
     order=itemgetter(0),
 )
 _RECORDED = compile_query(sa.select(sa.func.coalesce(sa.func.sum(audit_heads.c.seq), 0)))
-_FROM_THE_END = compile_query(
-    sa.select(audit_entries.c.at).order_by(audit_entries.c.entry_id.desc()).limit(1).offset(sa.bindparam("behind"))
+_BEHIND = Query(
+    AuditRowRecord,
+    SELECT.where(_c.entry_id > sa.bindparam("place")).order_by(_c.entry_id).limit(sa.literal_column("1")),
+    order=itemgetter(0),
 )
-WAITING_LOOKED_AT_MAX = 100_000
-"""Entries behind a checkpoint that are counted back to the oldest one: ten milliseconds, and hours of trouble."""
-
 _CHAIN = Query(
-    AuditEntryRecord,
-    _ENTRY.where(audit_entries.c.tenant_id == sa.bindparam("tenant_id"), audit_entries.c.seq > sa.bindparam("after"))
-    .order_by(audit_entries.c.seq)
-    .limit(sa.bindparam("limit")),
-    order=itemgetter(_SEQ),
+    AuditRowRecord,
+    SELECT.where(_c.tenant_id == sa.bindparam("tenant_id"), _c.seq > sa.bindparam("after"))
+    .order_by(_c.seq)
+    .limit(sa.bindparam("rows")),
+    order=itemgetter(COLUMNS.index("seq")),
 )
 
 
@@ -88,16 +97,27 @@ def list_heads(connection: sqlite3.Connection) -> list[AuditHeadRecord]:
 def get_extent(connection: sqlite3.Connection, signed: int | None) -> AuditExtent:
     """Count the entries of all chains; say when the oldest of those behind the first `signed` was recorded."""
     entries = connection.execute(_RECORDED).fetchone()[0]
-    behind = 0 if signed is None else min(entries - signed, WAITING_LOOKED_AT_MAX)
-    row = connection.execute(_FROM_THE_END, {"behind": behind - 1}).fetchone() if behind > 0 else None
-    return AuditExtent(entries, None if row is None else row[0])
+    if signed is None or entries <= signed:
+        return AuditExtent(entries, None)
+    behind = [entry.at for row in _BEHIND.run(connection, {"place": signed}) for entry in unpack(row)]
+    # The last entries of the row come first, and those up to the signed one are no part of it.
+    return AuditExtent(entries, behind[min(len(behind), entries - signed) - 1] if behind else None)
 
 
 def list_entries(connection: sqlite3.Connection, tenant_id: str, after_seq: int, limit: int) -> list[AuditEntryRecord]:
     """Give the entries of one chain in its order, those behind `after_seq`."""
-    return _CHAIN.run(
-        connection, {"tenant_id": tenant_id, "after": after_seq, "limit": max(0, min(limit, AUDIT_PAGE_MAX))}
-    )
+    limit = max(0, min(limit, AUDIT_PAGE_MAX))
+    found: list[AuditEntryRecord] = []
+    rows = _FIRST_ROWS
+    while len(found) < limit:
+        read = _CHAIN.run(connection, {"tenant_id": tenant_id, "after": after_seq, "rows": rows})
+        for row in read:
+            found += [entry for entry in reversed(list(unpack(row))) if entry.seq > after_seq]
+        if len(read) < rows:
+            break
+        after_seq = read[-1].seq
+        rows = min(2 * rows, _ROWS_MAX)
+    return found[:limit]
 
 
 def find_entries(
@@ -110,8 +130,6 @@ def find_entries(
     limit = max(1, min(limit, AUDIT_PAGE_MAX))
     place = _CHAIN_PLACE if tenant_id is not None else _LOG_PLACE
     above, below = 0, _LAST if cursor is None else cursor
-    arguments: dict[str, Any] = {name: value for name, value in wanted._asdict().items() if value is not None}
-    arguments["tenant_id"] = tenant_id
     given = frozenset(name for name, value in wanted._asdict().items() if value is not None)
     index = None
     if tenant_id is not None:
@@ -121,13 +139,13 @@ def find_entries(
             below = min(below, end)
     oldest = above
     if given and index is None:
-        bounds = {"tenant_id": tenant_id, "above": above, "below": below}
+        bounds = {"tenant_id": tenant_id, "above": above, "below": _last_row(below)}
         newest = connection.execute(_newest(place), bounds).fetchone()[0]
         if newest is None:
             return AuditPage([], None)
-        above = max(above, newest - AUDIT_SCAN_MAX)
-    query = _search(place, given, index)
-    entries = query.run(connection, {**arguments, "above": above, "below": below, "limit": limit})
+        above = max(above, min(newest, below - 1) - AUDIT_SCAN_MAX)
+    matching = _matching(connection, tenant_id, wanted, place, _search(place, given, index), above, below)
+    entries = list(islice(matching, limit))
     if len(entries) == limit:
         return AuditPage(entries, getattr(entries[-1], place))
     return AuditPage(entries, above + 1 if above > oldest else None)
@@ -137,10 +155,61 @@ _CHAIN_PLACE = "seq"
 _LOG_PLACE = "entry_id"
 
 
+def _last_row(below: int) -> int:
+    """Give a place before which the last row is that may have entries before `below`."""
+    return min(_LAST, below + GROUP_ENTRIES_MAX)
+
+
+def _matching(
+    connection: sqlite3.Connection,
+    tenant_id: str | None,
+    wanted: Wanted,
+    place: str,
+    query: Query[AuditRowRecord],
+    above: int,
+    below: int,
+) -> Iterator[AuditEntryRecord]:
+    """Give the entries between two places, newest first, reading few rows at first and then more."""
+    arguments: dict[str, Any] = {name: value for name, value in wanted._asdict().items() if value is not None}
+    arguments |= {"tenant_id": tenant_id, "above": above}
+    if wanted.entity is not None:
+        arguments["said"] = b'"entity":' + msgspec.json.encode(wanted.entity)
+    is_wanted = _filter(wanted)
+    place_of: Callable[[AuditRowRecord | AuditEntryRecord], int] = _PLACES[place]
+    rows, before = _FIRST_ROWS, _last_row(below)
+    while True:
+        read = query.run(connection, {**arguments, "below": before, "rows": rows})
+        for row in read:
+            for entry in unpack(row):
+                if above < place_of(entry) < below and is_wanted(entry):
+                    yield entry
+        if len(read) < rows:
+            return
+        before = place_of(read[-1])
+        rows = min(2 * rows, _ROWS_MAX)
+
+
+_PLACES: dict[str, Callable[[Any], int]] = {_CHAIN_PLACE: lambda row: row.seq, _LOG_PLACE: lambda row: row.entry_id}
+
+
+def _filter(wanted: Wanted) -> Callable[[AuditEntryRecord], bool]:
+    """Give what tells of an entry whether it is wanted; action, actor and outcome are those of its row."""
+    since, until, entity = wanted.since, wanted.until, wanted.entity
+
+    def is_wanted(entry: AuditEntryRecord) -> bool:
+        return (
+            (since is None or entry.at >= since)
+            and (until is None or entry.at < until)
+            and (entity is None or entry.entity == entity)
+        )
+
+    return is_wanted
+
+
 def _index_for(wanted: Wanted) -> str | None:
     """Give the condition of the index that leads to what is wanted, the most choosy one first."""
-    if wanted.entity is not None and not wanted.entity.startswith("task/"):
-        return NOT_A_TASK_DONE
+    if wanted.entity is not None:
+        return None if is_of_run(wanted.entity) else HAS_ENTITY
     if wanted.actor is not None and wanted.actor != str(ENGINE):
         return NOT_THE_ENGINE
     if wanted.action is not None and wanted.action not in ROUTINE:
@@ -151,56 +220,92 @@ def _index_for(wanted: Wanted) -> str | None:
 
 
 def _place_of_run(connection: sqlite3.Connection, tenant_id: str, entity: str) -> tuple[int, int]:
-    """Give the places in the chain between which the entries of a task are: those of its run enclose them."""
+    """Give the places in the chain between which the entries of a run and its tasks are.
+
+    The run's row says when it was submitted and when it ended; those are the times of its first and its last entry. Of
+    a run that is not there any more its id says when it was submitted.
+    """
     run_id = entity.split("/", 2)[1]
-    arguments = {"tenant_id": tenant_id, "entity": f"run/{run_id}"}
-    rows = connection.execute(_PLACES_OF_RUN, arguments).fetchall()
-    if not rows:
-        return 0, 0
-    last, action = rows[-1]
-    return rows[0][0], last if action == Action.RUN_FINISHED else _LAST
+    row = connection.execute(_TIMES_OF_RUN, {"tenant_id": tenant_id, "run_id": run_id}).fetchone()
+    created_at, ended_at = row or (_moment_of(run_id), None)
+    if created_at is None:
+        return 0, _LAST
+
+    def places(action: Action, at: Instant, slack: int) -> list[int]:
+        arguments = {
+            "tenant_id": tenant_id,
+            "action_of_run": action.value,
+            "from": at - slack,
+            "to": at,
+            "said": b'"entity":' + msgspec.json.encode(f"run/{run_id}"),
+        }
+        rows = _ROWS_AT.run(connection, arguments)
+        return [entry.seq for row in rows for entry in unpack(row) if entry.entity == f"run/{run_id}"]
+
+    first = places(Action.RUN_SUBMITTED, created_at, 0 if row else _ID_SLACK)
+    if not first:
+        return 0, _LAST
+    last = places(Action.RUN_FINISHED, ended_at, 0) if ended_at is not None else []
+    return min(first) - 1, max(last) + 1 if last else _LAST
 
 
-_PLACES_OF_RUN = compile_query(
-    sa.select(audit_entries.c.seq, audit_entries.c.action)
-    .where(
-        audit_entries.c.tenant_id == sa.bindparam("tenant_id"),
-        audit_entries.c.entity == sa.bindparam("entity"),
-        sa.text(NOT_A_TASK_DONE),
+_ID_SLACK = 1_000_000_000
+"""Nanoseconds by which an id may be later than the submission: no two ids have the same moment."""
+
+
+def _moment_of(run_id: str) -> Instant | None:
+    """Give the moment that an id says its run was submitted at; None when it says none."""
+    digits = run_id.removeprefix("run-")[:16]
+    try:
+        return int(digits, 16) if len(digits) == 16 and run_id.startswith("run-") else None
+    except ValueError:
+        return None
+
+
+_TIMES_OF_RUN = compile_query(
+    sa.select(runs.c.created_at, runs.c.ended_at).where(
+        runs.c.run_id == sa.bindparam("run_id"), runs.c.tenant_id == sa.bindparam("tenant_id")
     )
-    .order_by(audit_entries.c.seq)
+)
+_SAID = sa.func.instr(_c.payload, sa.bindparam("said")) > sa.literal_column("0")
+_ROWS_AT = Query(
+    AuditRowRecord,
+    SELECT.where(
+        _c.tenant_id == sa.bindparam("tenant_id"),
+        _c.at >= sa.bindparam("from"),
+        _c.first_at <= sa.bindparam("to"),
+        _c.action == sa.bindparam("action_of_run"),
+        _SAID,
+    ),
+    order=itemgetter(COLUMNS.index("seq")),
 )
 
 
 def _bounded(statement: sa.Select[Any], place: str) -> sa.Select[Any]:
-    column = audit_entries.c[place]
+    column = _c[place]
     statement = statement.where(column > sa.bindparam("above"), column < sa.bindparam("below"))
     if place == _CHAIN_PLACE:
-        statement = statement.where(audit_entries.c.tenant_id == sa.bindparam("tenant_id"))
+        statement = statement.where(_c.tenant_id == sa.bindparam("tenant_id"))
     return statement
 
 
 @lru_cache
 def _newest(place: str) -> str:
-    return compile_query(_bounded(sa.select(sa.func.max(audit_entries.c[place])), place))
+    return compile_query(_bounded(sa.select(sa.func.max(_c[place])), place))
 
 
 @lru_cache(maxsize=256)
-def _search(place: str, given: frozenset[str], index: str | None) -> Query[AuditEntryRecord]:
-    columns = audit_entries.c
-    query = _bounded(_ENTRY, place)
+def _search(place: str, given: frozenset[str], index: str | None) -> Query[AuditRowRecord]:
+    query = _bounded(SELECT, place)
     if index is not None:
         query = query.where(sa.text(index))
     if "since" in given:
-        query = query.where(columns.at >= sa.bindparam("since"))
+        query = query.where(_c.at >= sa.bindparam("since"))
     if "until" in given:
-        query = query.where(columns.at < sa.bindparam("until"))
-    for name in sorted(given & {"action", "actor", "entity", "outcome"}):
-        query = query.where(columns[name] == sa.bindparam(name))
-    query = query.order_by(columns[place].desc()).limit(sa.bindparam("limit"))
-    return Query(
-        AuditEntryRecord,
-        query,
-        order=itemgetter(AuditEntryRecord.__struct_fields__.index(place)),
-        descending=True,
-    )
+        query = query.where(_c.first_at < sa.bindparam("until"))
+    if "entity" in given:
+        query = query.where(_c.entity == sa.bindparam("entity") if index == HAS_ENTITY else _SAID)
+    for name in sorted(given & {"action", "actor", "outcome"}):
+        query = query.where(_c[name] == sa.bindparam(name))
+    query = query.order_by(_c[place].desc()).limit(sa.bindparam("rows"))
+    return Query(AuditRowRecord, query, order=itemgetter(COLUMNS.index(place)), descending=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import islice
 
 import sqlalchemy as sa
 
@@ -14,6 +15,7 @@ from synergymesh.domain.audit.actions import ROUTINE, Action
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit import AuditEntryRecord
 from synergymesh.ports.audit_keeping import UnsuccessfulRecord
+from synergymesh.store.audit.rows import SELECT, AuditRowRecord, unpack
 from synergymesh.store.schema import NOT_ROUTINE, NOT_WELL, audit_entries
 from synergymesh.store.statements import compile_query
 
@@ -62,12 +64,12 @@ def list_newest(
     assert not ROUTINE.intersection(actions)
     names = ", ".join(f"'{action.value}'" for action in actions)
     query = (
-        sa.select(*(_c[name] for name in AuditEntryRecord.__struct_fields__))
-        .where(
+        SELECT.where(
             sa.text(NOT_ROUTINE), sa.literal_column(f"action IN ({names})"), _c.at >= sa.bindparam("since"), _ONE_TENANT
         )
         .order_by(sa.literal_column("+entry_id").desc())  # with a plus, so that the index is read and not the table
         .limit(sa.bindparam("limit"))
     )
     rows = connection.execute(compile_query(query), {"tenant_id": tenant_id, "since": since, "limit": limit})
-    return [AuditEntryRecord(*row) for row in rows]
+    entries = (entry for row in rows for entry in unpack(AuditRowRecord(*row)) if entry.at >= since)
+    return list(islice(entries, limit))

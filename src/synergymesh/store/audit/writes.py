@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -22,17 +21,16 @@ from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.audit.chain_ends import End, known_ends
 from synergymesh.store.audit.entries import Entry, entries_of, tenant_deleted
-from synergymesh.store.schema import NOT_A_TASK_DONE, audit_entries, audit_heads, meta
+from synergymesh.store.audit.rows import COLUMNS, Group, pack
+from synergymesh.store.schema import HAS_ENTITY, audit_entries, audit_heads, meta
 
 LOG_ID = "audit_log_id"
 
-# In the order of an entry's fields, so that a row is the entry with two values behind it.
-_COLUMNS = [audit_entries.c[name].name for name in (*Entry._fields, "seq", "hash")]
 _INSERT = sql.ManyRows(
-    f"INSERT INTO {audit_entries.name} ({', '.join(_COLUMNS)}) VALUES ",
-    f"({', '.join('?' * len(_COLUMNS))})",
-    " ON CONFLICT (tenant_id, seq) DO NOTHING",
-    _COLUMNS,
+    f"INSERT INTO {audit_entries.name} ({', '.join(COLUMNS)}) VALUES ",
+    f"({', '.join('?' * len(COLUMNS))})",
+    " ON CONFLICT DO NOTHING",
+    COLUMNS,
 )
 _head = sqlite.insert(audit_heads)
 _SET_HEADS = sql.insert(
@@ -47,21 +45,29 @@ _LIST = sa.func.json_each(sa.bindparam("list")).table_valued("value")
 _HEADS = sql.compile_query(
     sa.select(
         sa.func.json_group_array(
-            sa.func.json_array(audit_heads.c.tenant_id, audit_heads.c.seq, sa.func.hex(audit_heads.c.hash))
+            sa.func.json_array(
+                _LIST.c.value,
+                audit_heads.c.seq,
+                sa.func.hex(audit_heads.c.hash),
+                sa.select(sa.func.max(audit_entries.c.seq) > sa.func.coalesce(audit_heads.c.seq, 0))
+                .where(audit_entries.c.tenant_id == _LIST.c.value)
+                .scalar_subquery(),
+            )
         ),
         sa.select(meta.c.value).where(meta.c.name == sa.literal_column(f"'{LOG_ID}'")).scalar_subquery(),
-    ).where(audit_heads.c.tenant_id.in_(sa.select(_LIST.c.value)))
+    ).select_from(_LIST.outerjoin(audit_heads, audit_heads.c.tenant_id == _LIST.c.value))
 )
 _HEAD = sql.compile_query(
     sa.select(audit_heads.c.seq, audit_heads.c.hash).where(audit_heads.c.tenant_id == sa.bindparam("tenant_id"))
 )
+_LAST_PLACE = sql.compile_query(sa.select(sa.func.coalesce(sa.func.max(audit_entries.c.entry_id), 0)))
 _MAKE_LOG_ID = sql.compile_query(sqlite.insert(meta).values(name=sa.bindparam("entry"), value=sa.bindparam("number")))
 _HAS_NOTE = sql.compile_query(
     sa.select(audit_entries.c.seq)
     .where(
         audit_entries.c.tenant_id == sa.bindparam("tenant_id"),
         audit_entries.c.entity == sa.bindparam("entity"),
-        sa.text(NOT_A_TASK_DONE),
+        sa.text(HAS_ENTITY),
         audit_entries.c.action == sa.bindparam("note_action"),
         audit_entries.c.version == sa.bindparam("number"),
     )
@@ -77,18 +83,22 @@ def log_id_text(number: int) -> str:
 class Trail:
     """Gather the entries of a transaction, and chain them at its end."""
 
-    __slots__ = ("_connection", "_entries", "_notes")
+    __slots__ = ("_connection", "_groups", "_notes")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._entries: dict[str, list[Entry]] = defaultdict(list)
+        self._groups: dict[str, list[Group]] = {}
         self._notes: set[tuple[str, str, str, int]] = set()
 
-    def add(self, entries: Sequence[Entry]) -> None:
+    def add(self, entries: Iterable[Entry]) -> None:
         """Take entries, behind those that are here already."""
-        gathered = self._entries
+        gathered = self._groups
         for entry in entries:
-            gathered[entry[0]].append(entry)
+            groups = gathered.get(entry[0])
+            if groups is None:
+                gathered[entry[0]] = [Group(entry)]
+            elif not groups[-1].takes(entry):
+                groups.append(Group(entry))
 
     def add_changes(self, changes: Sequence[Change]) -> None:
         """Take the entries of changes of one kind that took effect."""
@@ -120,29 +130,30 @@ class Trail:
         Raises:
             StoreCorrupt: the end of a chain is not where its head says; nothing can be added to it.
         """
-        if not self._entries:
+        if not self._groups:
             return
         connection = self._connection
-        ends = known_ends(connection)
-        unknown = [tenant_id for tenant_id in self._entries if tenant_id not in ends]
+        known = known_ends(connection)
+        ends = known.of_chains
+        unknown = [tenant_id for tenant_id in self._groups if tenant_id not in ends]
         if unknown:
             self._read_ends(unknown, ends)
+        place = connection.execute(_LAST_PLACE).fetchone()[0] if known.place is None else known.place
         rows: list[tuple[object, ...]] = []
         heads: list[tuple[object, ...]] = []
-        for tenant_id, entries in self._entries.items():
+        for tenant_id, groups in self._groups.items():
             seq, head = ends[tenant_id]
-            hashes = chain_hashes(tenant_id, seq + 1, head, [entry[7] for entry in entries])
-            numbers = range(seq + 1, seq + 1 + len(entries))
-            rows += [(*entry, seq, digest) for entry, seq, digest in zip(entries, numbers, hashes, strict=True)]
-            ends[tenant_id] = (numbers[-1], hashes[-1])
-            heads.append((tenant_id, numbers[-1], hashes[-1]))
+            payloads = groups[0].payloads if len(groups) == 1 else [p for group in groups for p in group.payloads]
+            hashes = chain_hashes(tenant_id, seq + 1, head, payloads)
+            rows += pack(tenant_id, groups, seq, place, hashes)
+            place += len(hashes)
+            ends[tenant_id] = end = (seq + len(hashes), hashes[-1])
+            heads.append((tenant_id, *end))
         if _INSERT.execute_rows(connection, rows) != len(rows):
-            raise StoreCorrupt(
-                "the audit log has entries behind the end of a chain, so nothing can be added to it. Look into it "
-                "with `synergymesh audit verify`, and restore the database from a backup."
-            )
+            raise _entries_behind("a chain")
         _SET_HEADS.execute_rows(connection, heads)
-        self._entries.clear()
+        known.place = place
+        self._groups.clear()
 
     def _read_ends(self, tenant_ids: list[str], ends: dict[str, End]) -> None:
         """Add the ends of these chains; those without entries begin with the genesis of this log."""
@@ -151,7 +162,12 @@ class Trail:
         if number is None:
             number = secrets.randbits(63)
             connection.execute(_MAKE_LOG_ID, {"entry": LOG_ID, "number": number}).close()
-        for tenant_id, seq, digest in json.loads(document):
+        for tenant_id, seq, digest, is_behind in json.loads(document):
+            if is_behind:
+                raise _entries_behind(f"the chain of {tenant_id or 'the mesh'}")
+            if seq is None:
+                ends[tenant_id] = (0, genesis_hash(log_id_text(number), tenant_id))
+                continue
             if not is_place(seq, bytes.fromhex(digest)):
                 raise StoreCorrupt(
                     f"where the audit log of {tenant_id or 'the mesh'} ends is recorded as {seq!r:.50}, which is no "
@@ -159,5 +175,10 @@ class Trail:
                     "the database from a backup."
                 )
             ends[tenant_id] = (seq, bytes.fromhex(digest))
-        for tenant_id in tenant_ids:
-            ends.setdefault(tenant_id, (0, genesis_hash(log_id_text(number), tenant_id)))
+
+
+def _entries_behind(whose: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"the audit log has entries behind the end of {whose}, so nothing can be added to it. Look into it with "
+        "`synergymesh audit verify`, and restore the database from a backup."
+    )
