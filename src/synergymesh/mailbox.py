@@ -27,6 +27,11 @@ class Mailbox:
         self._letters: deque[Letter] = deque()
         self._is_awake = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether no letter waits to be read; for who reads one."""
+        return not self._letters
+
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function called in the loop, soon.
 

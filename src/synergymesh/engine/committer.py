@@ -66,7 +66,7 @@ class Committer:
         self._store = store
         self._background = background
         self._waiting: deque[Entry] = deque()
-        self._wake = asyncio.Event()
+        self._sleep: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._writer: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class Committer:
     async def close(self) -> None:
         """Write what waits and end. While the database cannot be written, what waits is given up after one more try."""
         self._closing = True
-        self._wake.set()
+        self._wake()
         if self._writer is not None:
             await self._writer
 
@@ -127,9 +127,15 @@ class Committer:
             done(NotRunning(CLOSED))
             return
         self._waiting.append(Entry(unit, done, may_fail))
-        if not self._wake.is_set():
-            self._wake.set()
-            self._idle.clear()
+        self._idle.clear()
+        if self._sleep is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._sleep is not None:
+            sleep, self._sleep = self._sleep, None
+            if not sleep.done():
+                sleep.set_result(None)
 
     async def record(self, unit: Unit, *, may_fail: bool = True) -> CommitResult:
         """Add a unit and wait for the answer.
@@ -155,6 +161,7 @@ class Committer:
         await self._idle.wait()
 
     async def _write_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
         waiting = self._waiting
         while True:
             if not waiting:
@@ -164,15 +171,17 @@ class Committer:
                     self.trouble = self.trouble or self._gave_up
                     self._room.set()
                     return
-                self._wake.clear()
-                await self._wake.wait()
+                self._sleep = loop.create_future()
+                await self._sleep
                 continue
             batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))]
             await self._write(batch)
             if not self.is_full:
                 self._room.set()
-                with self._background.guard("what follows room for more"):
+                try:
                     self.room_made()
+                except Exception as error:
+                    self._background.note("what follows room for more", error)
 
     async def _write(self, batch: list[Entry]) -> None:
         for failures in range(1_000_000):
@@ -197,8 +206,10 @@ class Committer:
             self.batches += 1
             self.units += len(batch)
             self.durations.add((perf_counter_ns() - begun) // 1_000)
-            with self._background.guard("what is counted of commits"):
+            try:
                 self.recorded(batch, results)
+            except Exception as error:
+                self._background.note("what is counted of commits", error)
             for entry, result in zip(batch, results, strict=True):
                 try:
                     entry.done(result)

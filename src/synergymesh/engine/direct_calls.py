@@ -30,7 +30,7 @@ from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.recently_used import RecentlyUsed
 from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
-from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT, Versions
+from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT, Version, Versions
 from synergymesh.errors import InvalidRequest
 from synergymesh.mailbox import Mailbox
 from synergymesh.ports.changes import RunCreated, RunFinished
@@ -119,7 +119,7 @@ class DirectCalls:
         payload_bytes_max: int,
     ) -> None:
         self.traced: Callable[[], str | None] | None = None
-        self._definitions: RecentlyUsed[_Called, WorkflowDefinition] = RecentlyUsed(DIRECT_COMPONENTS_KEPT)
+        self._known: RecentlyUsed[_Called, Version] = RecentlyUsed(DIRECT_COMPONENTS_KEPT)
         self._tenants = tenants
         self._admission = admission
         self._versions = versions
@@ -188,11 +188,10 @@ class DirectCalls:
                 replace(DEFAULT_RETRY, max_retries=call.max_retries)  # refuses what cannot be one
         name = name or (calls[0].component_id if len(calls) == 1 else "components")
         shapes = tuple((c.component_id, c.component_type, c.retry, c.timeout, c.after) for c in calls)
-        definition = self._definitions.get((name, shapes))
-        if definition is None:
-            definition = _definition(name, shapes)
-            self._definitions.put((name, shapes), definition, len(shapes))
-        version = self._versions.direct(definition)
+        version = self._known.get((name, shapes))
+        if version is None:
+            version = self._versions.direct(_definition(name, shapes))
+            self._known.put((name, shapes), version, len(shapes))
         now = self._clock.now()
         self._admission.admit_call(tenant, version.plan)
         run = LiveRun(
@@ -299,7 +298,9 @@ _NOTHING: Template = None
 
 def check_function(function: object) -> None:
     """Raise InvalidRequest unless something is a coroutine function, or an object whose call is one."""
-    called = function if iscoroutinefunction(function) else getattr(function, "__call__", None)  # noqa: B004 - its kind is asked for, not whether it can be called
+    if iscoroutinefunction(function):
+        return
+    called = getattr(function, "__call__", None)  # noqa: B004 - its kind is asked for, not whether it can be called
     inner = getattr(function, "func", None)  # of functools.partial
     if not (iscoroutinefunction(called) or iscoroutinefunction(inner)):
         raise InvalidRequest(

@@ -143,7 +143,12 @@ class Dispatcher:
         if not self._pump_is_due:
             self._pump_is_due = True
             # in the context of the start: that of whoever happens to come by, another tenant say, is no task's business
-            self._loop.call_soon(self._pump, context=self._context)
+            self._loop.call_soon(self.pump_now, context=self._context)
+
+    def pump_now(self) -> None:
+        """Start what may start, if anything has changed; for who knows that nothing else waits to be done before."""
+        if self._pump_is_due:
+            self._pump()
 
     def _room_made(self) -> None:
         """Go on if the committer had too much to write."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
@@ -44,15 +44,15 @@ class DatabaseThread:
         self._thread.start()
         self._running.add(self)
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in the thread and give what it returns.
+    def run(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
+        """Run a function in the thread, and let what it returns be awaited.
 
         It runs to its end even when the caller is cancelled meanwhile.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._queue.put((function, arguments, loop, future))
-        return await future
+        return future
 
     def stop(self) -> None:
         """Let the thread end once everything that is queued has run. Waits for it."""

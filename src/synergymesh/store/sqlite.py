@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -69,9 +69,9 @@ class _Lane:
         """Let the function open the connection in the thread."""
         await self._thread.run(self._open, function, arguments)
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+    def run(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         """Call the function in the thread, with the connection in front of the arguments."""
-        return await self._thread.run(self._call, function, arguments)
+        return self._thread.run(self._call, function, arguments)
 
     async def close(self) -> None:
         """Close the connection and end the thread, after everything that is under way."""

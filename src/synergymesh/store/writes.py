@@ -314,8 +314,9 @@ class _Pending:
         if self._workflows:
             sql.STORE_WORKFLOWS.execute(connection, self._workflows)
         if self._created:
-            refuse_runs_of_deleted_tenants(connection, self._created)
-            unclean_ends = connection.execute(_UNCLEAN_ENDS).fetchone()[0]
+            unclean_ends, has_deleted_tenants = connection.execute(_BEFORE_RUNS).fetchone()
+            if has_deleted_tenants:
+                refuse_runs_of_deleted_tenants(connection, self._created)
             self._create_runs(sql.create_runs(unclean_ends))
         if self._linked:
             self._apply_to_runs(sql.LINK_RUNS, [*self._linked.values()])
@@ -426,7 +427,14 @@ _RUNS_OF_IDS = sql.compile_query(
 _HAS_WORKFLOW = sql.compile_query(
     sa.select(workflows.c.content_hash).where(workflows.c.content_hash == sa.bindparam("id"))
 )
-_UNCLEAN_ENDS = sql.compile_query(sa.select(sql.UNCLEAN_ENDS))
+_BEFORE_RUNS = sql.compile_query(
+    sa.select(
+        sql.UNCLEAN_ENDS,
+        sa.exists(
+            sa.select(tenants.c.tenant_id).where(sql.has_status(tenants, [TenantStatus.DELETED])).correlate(None)
+        ),
+    )
+)
 _RUNS_OF_KEYS = sql.compile_query(
     sa.select(runs.c.tenant_id, runs.c.idempotency_key, runs.c.run_id).where(
         sa.tuple_(runs.c.tenant_id, runs.c.idempotency_key).in_(
