@@ -15,11 +15,14 @@ from synergymesh.domain.audit.actions import ROUTINE, Action, Outcome
 from synergymesh.domain.audit.forms import NOTHING, chain_hashes, genesis_hash
 from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, TOGETHER, day_of, is_kept_together, is_of_run
 from synergymesh.domain.audit.retention import DAY
+from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.audit import AuditEntryRecord
+from synergymesh.ports.changes import TaskFinished
 from synergymesh.store import migration
-from synergymesh.store.audit.entries import Entry
+from synergymesh.store.audit.entries import Entry, entries_of
 from synergymesh.store.audit.rows import AuditRowRecord, Group, pack, unpack
 from synergymesh.store.audit.scan import SqliteAuditScan
+from synergymesh.store.audit.writes import Trail
 
 TENANT = "tenant-a"
 
@@ -95,6 +98,38 @@ def test_a_row_has_entries_of_one_day_that_say_the_same_and_only_of_runs_that_we
         if len(inside) > 1:
             assert is_kept_together(row.action, row.outcome)
             assert all(is_of_run(entry.entity) for entry in inside)
+
+
+finished_tasks = st.lists(
+    st.builds(
+        TaskFinished,
+        run_id=st.sampled_from(["run-1", "run-2"]),
+        component_id=st.sampled_from(["a", 'b"\n']),
+        tenant_id=st.just(TENANT),
+        status=st.sampled_from([ExecutionStatus.SUCCESS, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]),
+        attempt=st.integers(0, 3),
+        started_at=st.none() | st.integers(0, 3),
+        ended_at=st.integers(0, 3) | st.integers(DAY - 2, DAY + 2),
+        result=st.just(b"1"),
+        error=st.none() | st.just(b'{"type":"E","message":"m","chain":[]}'),
+    ),
+    min_size=1,
+    max_size=300,
+)
+
+
+@given(finished_tasks)
+def test_tasks_that_ended_are_grouped_the_short_way_as_all_entries_are(changes: list[TaskFinished]) -> None:
+    connection = sqlite3.connect(":memory:")
+    trail = Trail(connection)
+    trail.add_changes(changes)
+    connection.close()
+    expected = grouped(list(entries_of(changes)))
+    names = ("first_at", "at", "action", "entity", "version", "actor", "outcome", "payloads")
+    found = trail._groups[TENANT]
+    assert [[getattr(group, name) for name in names] for group in found] == [
+        [getattr(group, name) for name in names] for group in expected
+    ]
 
 
 def test_what_happens_by_itself_all_the_time_is_kept_together() -> None:

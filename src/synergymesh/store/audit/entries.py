@@ -54,6 +54,7 @@ _FAILURE = Outcome.FAILURE.value
 _RUN_SUBMITTED = Action.RUN_SUBMITTED.value
 _RUN_FINISHED = Action.RUN_FINISHED.value
 _TASK_FINISHED = Action.TASK_FINISHED.value
+_DONE = ExecutionStatus.SUCCESS
 _FAILED = ExecutionStatus.FAILED
 _TIMEOUT = ExecutionStatus.TIMEOUT
 
@@ -299,7 +300,6 @@ class _TaskEnd(msgspec.Struct, gc=False):
 
 
 def _task_finished(change: TaskFinished) -> Entry:
-    # Nine of ten entries are these, so nothing is passed on that is known here.
     status = change.status
     error = UNSET if change.error is None else _error_type(change.error)
     outcome = _FAILURE if status is _FAILED or status is _TIMEOUT else _SUCCESS
@@ -308,6 +308,23 @@ def _task_finished(change: TaskFinished) -> Entry:
     details = _TaskEnd(number, error, change.started_at, status)
     payload = _encode(_Payload(_TASK_FINISHED, _ENGINE, at, details, entity, outcome, tenant_id, number))
     return cast(Entry, (tenant_id, at, _TASK_FINISHED, entity, number, _ENGINE, outcome, payload))
+
+
+def task_done(change: TaskFinished) -> bytes:
+    """Give the payload of the entry of a task that succeeded: `entries_of` gives all of it, and takes twice as long."""
+    number = change.attempt
+    return _encode(
+        _Payload(
+            _TASK_FINISHED,
+            _ENGINE,
+            change.ended_at,
+            _TaskEnd(number, UNSET, change.started_at, _DONE),
+            f"task/{change.run_id}/{change.component_id}",
+            _SUCCESS,
+            change.tenant_id,
+            number,
+        )
+    )
 
 
 def _dead_letter_discarded(change: DeadLetterDiscarded) -> Entry:

@@ -12,13 +12,19 @@ from itertools import islice
 import msgspec
 import sqlalchemy as sa
 
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.audit.forms import HASH_BYTES
 from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, is_kept_together, is_of_run
 from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.instants import Instant
+from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.audit import AuditEntryRecord
-from synergymesh.store.audit.entries import Entry
+from synergymesh.ports.changes import TaskFinished
+from synergymesh.store.audit.entries import Entry, task_done
 from synergymesh.store.schema import audit_entries
+
+_TASK_FINISHED = Action.TASK_FINISHED.value
+_DONE = ExecutionStatus.SUCCESS
 
 COLUMNS = (
     *("entry_id", "tenant_id", "seq", "first_at", "at", "action", "entity", "version"),
@@ -47,6 +53,28 @@ class Group:
         self.day_begins = at - at % DAY
         self.day_ends = self.day_begins + DAY
         self.payloads = [payload]
+
+    def takes_done(self, change: TaskFinished) -> bool:
+        """Add the entry of a task that succeeded, if the one before is that of such a task too.
+
+        Nine of ten entries are these. `takes` gives the same, and takes half as long again.
+        """
+        at = change.ended_at
+        if not (
+            self.action == _TASK_FINISHED
+            and self.is_open
+            and change.status is _DONE
+            and change.error is None
+            and self.day_begins <= at < self.day_ends
+            and len(self.payloads) < GROUP_ENTRIES_MAX
+        ):
+            return False
+        if at > self.at:
+            self.at = at
+        elif at < self.first_at:
+            self.first_at = at
+        self.payloads.append(task_done(change))
+        return True
 
     def takes(self, entry: Entry) -> bool:
         """Add an entry of the same chain that follows, if it belongs to the group."""

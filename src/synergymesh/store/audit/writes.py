@@ -10,6 +10,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -17,7 +18,7 @@ from sqlalchemy.dialects import sqlite
 from synergymesh.domain.audit.forms import chain_hashes, genesis_hash, is_place
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import StoreCorrupt
-from synergymesh.ports.changes import Change, Noted, TenantStatusChanged
+from synergymesh.ports.changes import Change, Noted, TaskFinished, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.audit.chain_ends import End, known_ends
 from synergymesh.store.audit.entries import Entry, entries_of, tenant_deleted
@@ -102,7 +103,17 @@ class Trail:
 
     def add_changes(self, changes: Sequence[Change]) -> None:
         """Take the entries of changes of one kind that took effect."""
-        self.add(entries_of(changes))
+        if changes and type(changes[0]) is TaskFinished:
+            self._add_tasks(cast(Sequence[TaskFinished], changes))
+        else:
+            self.add(entries_of(changes))
+
+    def _add_tasks(self, changes: Sequence[TaskFinished]) -> None:
+        gathered = self._groups
+        for change in changes:
+            groups = gathered.get(change.tenant_id)
+            if groups is None or not groups[-1].takes_done(change):
+                self.add(entries_of((change,)))
 
     def add_tenant_status(self, change: TenantStatusChanged) -> None:
         """Take the entry of a tenant's new status; that of a deletion names the end of the tenant's own chain."""
