@@ -70,10 +70,14 @@ class ManyRows:
 
         A statement must do nothing for a change that it was just given: the last one is repeated to fill a size up.
         """
+        if len(changes) == 1:
+            return self._execute_one(connection, self.row_of(changes[0]))
         return self.execute_rows(connection, list(map(self.row_of, changes)))
 
     def execute_rows(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> int:
         """Run the statement for rows of values; see `execute`."""
+        if len(rows) == 1:
+            return self._execute_one(connection, rows[0])
         changed = 0
         for start, count, size in _plan(len(rows)):
             chosen = rows[start : start + count]
@@ -81,6 +85,13 @@ class ManyRows:
             cursor = connection.execute(self._sql(size), list(chain.from_iterable(chosen)))
             changed += cursor.rowcount
             cursor.close()
+        return changed
+
+    def _execute_one(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> int:
+        """Run the statement for one row: while little is under way, what is done for many is most of the work."""
+        cursor = connection.execute(self._sql(1), row)
+        changed = cursor.rowcount
+        cursor.close()
         return changed
 
     def _sql(self, size: int) -> str:

@@ -146,7 +146,7 @@ def _record(connection: sqlite3.Connection, units: Sequence[Unit], *, careful: b
         if position not in earlier:
             for change in unit:
                 pending.add(change)
-    pending.write()
+    pending.write_groups()
     trail.seal()
     results: list[CommitResult] = [COMMITTED] * len(units)
     if earlier:
@@ -301,7 +301,12 @@ class _Pending:
         return (change.run_id, change.component_id) in self._finished_tasks
 
     def write(self) -> None:
-        """Write all groups, kind after kind, and forget them."""
+        """Write all groups and forget them."""
+        self.write_groups()
+        self._clear()
+
+    def write_groups(self) -> None:
+        """Write all groups, kind after kind; nothing may be added after that."""
         connection = self._connection
         if self._tenants:
             self._apply(partial(create_tenants, connection), self._tenants)
@@ -339,7 +344,6 @@ class _Pending:
             _write_of_runs(connection, sql.CAPTURE_OUTPUTS, self._outputs)
         for noted in self._notes:
             self._trail.note(noted)
-        self._clear()
 
     def _create_runs(self, statement: sql.ManyRows) -> None:
         """Write new runs; those that end in this batch as they are then, without an UPDATE of what was just written."""
