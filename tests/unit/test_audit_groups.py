@@ -17,7 +17,7 @@ from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, TOGETHER, day_of,
 from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.audit import AuditEntryRecord
-from synergymesh.ports.changes import TaskFinished
+from synergymesh.ports.changes import RunFinished, TaskFinished
 from synergymesh.store import migration
 from synergymesh.store.audit.entries import Entry, entries_of
 from synergymesh.store.audit.rows import AuditRowRecord, Group, pack, unpack
@@ -118,8 +118,24 @@ finished_tasks = st.lists(
 )
 
 
-@given(finished_tasks)
-def test_tasks_that_ended_are_grouped_the_short_way_as_all_entries_are(changes: list[TaskFinished]) -> None:
+finished_runs = st.lists(
+    st.builds(
+        RunFinished,
+        run_id=st.sampled_from(["run-1", "run-2"]),
+        tenant_id=st.just(TENANT),
+        status=st.sampled_from([ExecutionStatus.SUCCESS, ExecutionStatus.FAILED, ExecutionStatus.PARTIAL]),
+        started_at=st.none() | st.integers(0, 3),
+        ended_at=st.integers(0, 3) | st.integers(DAY - 2, DAY + 2),
+        result=st.just(b"1"),
+        error=st.none() | st.just(b'{"type":"E","message":"m","chain":[]}'),
+    ),
+    min_size=1,
+    max_size=300,
+)
+
+
+@given(finished_tasks | finished_runs)
+def test_what_ended_is_grouped_the_short_way_as_all_entries_are(changes: list[TaskFinished | RunFinished]) -> None:
     connection = sqlite3.connect(":memory:")
     trail = Trail(connection)
     trail.add_changes(changes)

@@ -310,6 +310,23 @@ def _task_finished(change: TaskFinished) -> Entry:
     return cast(Entry, (tenant_id, at, _TASK_FINISHED, entity, number, _ENGINE, outcome, payload))
 
 
+def run_done(change: RunFinished) -> bytes:
+    """Give the payload of the entry of a run that succeeded: see `task_done`."""
+    at = change.ended_at
+    return _encode(
+        _Payload(
+            _RUN_FINISHED,
+            _ENGINE,
+            at,
+            _RunEnd(change.started_at, _DONE),
+            f"run/{change.run_id}",
+            _SUCCESS,
+            change.tenant_id,
+            at,
+        )
+    )
+
+
 def task_done(change: TaskFinished) -> bytes:
     """Give the payload of the entry of a task that succeeded: `entries_of` gives all of it, and takes twice as long."""
     number = change.attempt

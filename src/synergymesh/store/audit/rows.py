@@ -6,25 +6,26 @@ place in the log of its last entry; those before it have the ones before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
-from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.audit.forms import HASH_BYTES
 from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, is_kept_together, is_of_run
 from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.audit import AuditEntryRecord
-from synergymesh.ports.changes import TaskFinished
-from synergymesh.store.audit.entries import Entry, task_done
+from synergymesh.ports.changes import RunFinished, TaskFinished
+from synergymesh.store.audit.entries import Entry
 from synergymesh.store.schema import audit_entries
 
-_TASK_FINISHED = Action.TASK_FINISHED.value
 _DONE = ExecutionStatus.SUCCESS
+
+D = TypeVar("D", TaskFinished, RunFinished)
 
 COLUMNS = (
     *("entry_id", "tenant_id", "seq", "first_at", "at", "action", "entity", "version"),
@@ -54,14 +55,14 @@ class Group:
         self.day_ends = self.day_begins + DAY
         self.payloads = [payload]
 
-    def takes_done(self, change: TaskFinished) -> bool:
-        """Add the entry of a task that succeeded, if the one before is that of such a task too.
+    def takes_done(self, change: D, action: str, payload_of: Callable[[D], bytes]) -> bool:
+        """Add the entry of a task or a run that succeeded, if the one before is that of such a one too.
 
-        Nine of ten entries are these. `takes` gives the same, and takes half as long again.
+        Nearly all entries are these. `takes` gives the same, and takes half as long again.
         """
         at = change.ended_at
         if not (
-            self.action == _TASK_FINISHED
+            self.action == action
             and self.is_open
             and change.status is _DONE
             and change.error is None
@@ -73,7 +74,7 @@ class Group:
             self.at = at
         elif at < self.first_at:
             self.first_at = at
-        self.payloads.append(task_done(change))
+        self.payloads.append(payload_of(change))
         return True
 
     def takes(self, entry: Entry) -> bool:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.audit.forms import chain_hashes, genesis_hash, is_place
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import StoreCorrupt
-from synergymesh.ports.changes import Change, Noted, TaskFinished, TenantStatusChanged
+from synergymesh.ports.changes import Change, Noted, RunFinished, TaskFinished, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.audit.chain_ends import End, known_ends
-from synergymesh.store.audit.entries import Entry, entries_of, tenant_deleted
+from synergymesh.store.audit.entries import Entry, entries_of, run_done, task_done, tenant_deleted
 from synergymesh.store.audit.rows import COLUMNS, Group, pack
 from synergymesh.store.schema import HAS_ENTITY, audit_entries, audit_heads, meta
 
@@ -81,6 +82,13 @@ def log_id_text(number: int) -> str:
     return f"{number:016x}"
 
 
+_QUICK: dict[type[Change], tuple[str, Callable[[Any], bytes]]] = {
+    TaskFinished: (Action.TASK_FINISHED.value, task_done),
+    RunFinished: (Action.RUN_FINISHED.value, run_done),
+}
+"""What is added to a group without becoming an entry first, if it succeeded: its action, and what gives its payload."""
+
+
 class Trail:
     """Gather the entries of a transaction, and chain them at its end."""
 
@@ -103,16 +111,15 @@ class Trail:
 
     def add_changes(self, changes: Sequence[Change]) -> None:
         """Take the entries of changes of one kind that took effect."""
-        if changes and type(changes[0]) is TaskFinished:
-            self._add_tasks(cast(Sequence[TaskFinished], changes))
-        else:
+        quick = _QUICK.get(type(changes[0])) if changes else None
+        if quick is None:
             self.add(entries_of(changes))
-
-    def _add_tasks(self, changes: Sequence[TaskFinished]) -> None:
+            return
+        action, payload_of = quick
         gathered = self._groups
-        for change in changes:
+        for change in cast(Sequence[TaskFinished], changes):  # or runs, which is the same here
             groups = gathered.get(change.tenant_id)
-            if groups is None or not groups[-1].takes_done(change):
+            if groups is None or not groups[-1].takes_done(change, action, payload_of):
                 self.add(entries_of((change,)))
 
     def add_tenant_status(self, change: TenantStatusChanged) -> None:
