@@ -147,6 +147,15 @@ async def sealing() -> Figures:
     return figures
 
 
+APART = 10_000_000
+"""Nanoseconds between the entries of a tenant."""
+
+
+def _run_at(seq: int) -> str:
+    """Give the id of the run of which an entry is: it says when it was submitted."""
+    return f"run-{seq // 50 * 50 * APART:016x}00000000"
+
+
 async def query() -> Figures:
     """Milliseconds for the last 100 entries of one tenant among ten million, and for some with a filter."""
     figures: Figures = {}
@@ -157,7 +166,7 @@ async def query() -> Figures:
         _prepare(connection, ["run-1"])
         per_tenant = ENTRIES // TENANTS
         first = max(seq for (seq,) in connection.execute("SELECT seq FROM audit_heads")) + 1
-        payload = bytes(270)
+        hash_, filling = bytes(32), b" " * 200
         begun = time.perf_counter()
         for start in range(first, per_tenant + 1, 1_000):
             connection.execute("BEGIN")
@@ -168,13 +177,15 @@ async def query() -> Figures:
                     (
                         tenant_id,
                         seq,
-                        seq,
-                        seq,
-                        "task.finished" if seq % 50 else "run.submitted",
+                        seq * APART,
+                        seq * APART,
+                        {0: "run.submitted", 49: "run.finished"}.get(seq % 50, "task.finished"),
                         "system/engine" if seq % 50 else "user/alice",
-                        "success" if seq % 5_000 else "failure",
-                        payload,
-                        payload[:32],
+                        "failure" if seq % 5_000 == 1 else "success",
+                        b'{"entity":"run/%s","at":%d,"version":1}%s' % (_run_at(seq).encode(), seq * APART, filling)
+                        if seq % 50 in (0, 49)
+                        else filling,
+                        hash_,
                     )
                     # in turns, as they are recorded: the last ones of a tenant lie far from each other
                     for seq in range(start, min(start + 1_000, per_tenant + 1))
@@ -191,7 +202,8 @@ async def query() -> Figures:
             "last_100": {},
             "failures": {"outcome": "failure"},
             "of_user": {"actor": "user/alice"},
-            "of_run": {"entity": f"run/run-{per_tenant // 200:024x}"},
+            # As long as the run's row is there, its times are known; of this one only its id is left.
+            "of_run": {"entity": f"run/{_run_at(per_tenant // 100 * 50)}"},
         }
         for name, filters in asked.items():
             taken = []

@@ -31,6 +31,7 @@ from synergymesh.errors import (
     UnknownTenant,
 )
 from synergymesh.local.verbs import Here
+from synergymesh.store.audit import reads
 
 ALICE = Actor(type="user", id="u-17")
 
@@ -651,3 +652,35 @@ async def test_a_log_can_be_read_while_its_process_does_not_answer(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         assert "tenant.created" in done.stdout
         assert "not recorded" in done.stderr
+
+
+@pytest.mark.parametrize("rows", ["there", "pruned", "pruned, and no time in the id"])
+async def test_entries_of_a_run_are_found_among_those_of_many_others(
+    tmp_path: Path, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mesh.db"
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        acme = (await mesh.create_tenant("Acme", "enterprise")).tenant_id
+        handles = await asyncio.gather(*(mesh.submit(single, tenant=acme) for _ in range(30)))
+        await asyncio.gather(*(handle.result() for handle in handles))
+    if rows != "there":
+        connection = sqlite3.connect(database)
+        connection.execute("DELETE FROM tasks")
+        connection.execute("DELETE FROM runs")
+        connection.commit()
+        connection.close()
+    if rows == "pruned, and no time in the id":
+        monkeypatch.setattr(reads, "_moment_of", lambda _: None)
+    async with Orchestrator(f"sqlite:///{database}") as mesh:
+        for handle in handles:
+            entity = f"run/{handle.id}"
+            page = await mesh.audit_log(acme, entity=entity)
+            assert [(entry.action, entry.entity) for entry in page.entries] == [
+                ("run.finished", entity),
+                ("run.submitted", entity),
+            ]
+            entity = f"task/{handle.id}/nothing"
+            page = await mesh.audit_log(acme, entity=entity)
+            assert [(entry.action, entry.entity) for entry in page.entries] == [("task.finished", entity)]
+        assert (await mesh.audit_log(acme, entity="run/run-00000000000000010000")).entries == ()
+        assert (await mesh.audit_log(acme, entity="task/odd/nothing")).entries == ()

@@ -242,11 +242,28 @@ def _place_of_run(connection: sqlite3.Connection, tenant_id: str, entity: str) -
         rows = _ROWS_AT.run(connection, arguments)
         return [entry.seq for row in rows for entry in unpack(row) if entry.entity == f"run/{run_id}"]
 
-    first = places(Action.RUN_SUBMITTED, created_at, 0 if row else _ID_SLACK)
-    if not first:
+    submitted = places(Action.RUN_SUBMITTED, created_at, 0 if row else _ID_SLACK)
+    if not submitted:
         return 0, _LAST
-    last = places(Action.RUN_FINISHED, ended_at, 0) if ended_at is not None else []
-    return min(first) - 1, max(last) + 1 if last else _LAST
+    first = min(submitted)
+    if row is None:
+        finished = _end_of_pruned_run(connection, tenant_id, run_id, first)
+    else:
+        finished = places(Action.RUN_FINISHED, ended_at, 0) if ended_at is not None else []
+    return first - 1, max(finished) + 1 if finished else _LAST
+
+
+def _end_of_pruned_run(connection: sqlite3.Connection, tenant_id: str, run_id: str, first: int) -> list[int]:
+    """Give the number of the last entry of a run, looked for along the chain from the first one on."""
+    entity = f"run/{run_id}"
+    arguments = {
+        "tenant_id": tenant_id,
+        "first": first,
+        "last": first + AUDIT_SCAN_MAX,
+        "said": b'"entity":' + msgspec.json.encode(entity),
+    }
+    rows = _FINISHED_BEHIND.run(connection, arguments)
+    return [entry.seq for row in rows for entry in unpack(row) if entry.entity == entity]
 
 
 _ID_SLACK = 1_000_000_000
@@ -277,6 +294,21 @@ _ROWS_AT = Query(
         _c.action == sa.bindparam("action_of_run"),
         _SAID,
     ),
+    order=itemgetter(COLUMNS.index("seq")),
+)
+
+
+_FINISHED_BEHIND = Query(
+    AuditRowRecord,
+    SELECT.where(
+        _c.tenant_id == sa.bindparam("tenant_id"),
+        _c.seq >= sa.bindparam("first"),
+        _c.seq < sa.bindparam("last"),
+        _c.action == sa.literal_column(f"'{Action.RUN_FINISHED.value}'"),
+        _SAID,
+    )
+    .order_by(_c.seq)
+    .limit(sa.literal_column("1")),
     order=itemgetter(COLUMNS.index("seq")),
 )
 
