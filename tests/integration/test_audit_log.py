@@ -682,5 +682,16 @@ async def test_entries_of_a_run_are_found_among_those_of_many_others(
             entity = f"task/{handle.id}/nothing"
             page = await mesh.audit_log(acme, entity=entity)
             assert [(entry.action, entry.entity) for entry in page.entries] == [("task.finished", entity)]
-        assert (await mesh.audit_log(acme, entity="run/run-00000000000000010000")).entries == ()
-        assert (await mesh.audit_log(acme, entity="task/odd/nothing")).entries == ()
+        odd = ("run-00000000000000010000", f"run-{'f' * 24}", "run--000000000000001", "odd", "", "run-\0")
+        for run_id in odd:
+            assert (await mesh.audit_log(acme, entity=f"run/{run_id}")).entries == ()
+            assert (await mesh.audit_log(acme, entity=f"task/{run_id}/nothing")).entries == ()
+
+
+@pytest.mark.parametrize("field", ["actor", "entity"])
+@pytest.mark.parametrize("value", ["run/\ud800", 5, b"run/1"])
+async def test_what_is_looked_for_has_to_be_a_text(field: str, value: Any) -> None:
+    async with Orchestrator(":memory:") as mesh:
+        with pytest.raises(InvalidRequest, match=field) as refused:
+            await mesh.audit_log(**{field: value})
+        assert refused.value.field == field

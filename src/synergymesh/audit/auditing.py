@@ -338,8 +338,8 @@ def search(
         "since": _instant(since, "since"),
         "until": _instant(until, "until"),
         "action": _choice(Action, action, "action"),
-        "actor": actor,
-        "entity": entity,
+        "actor": _text(actor, "actor"),
+        "entity": _text(entity, "entity"),
         "outcome": _choice(Outcome, outcome, "outcome"),
     }
 
@@ -362,6 +362,18 @@ def _can_be_made(path: Path) -> bool:
 
 def _shown(public: bytes, *, is_present: bool) -> AuditKey:
     return AuditKey(key_id=key_id(public), public=public.hex(), pem=public_pem(public), is_present=is_present)
+
+
+def _text(value: object, field: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{field} must be a text, not {value!r:.100}.", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{field} has a lone surrogate, which is no character.", field=field) from None
+    return value
 
 
 def _instant(moment: datetime | None, field: str) -> Instant | None:

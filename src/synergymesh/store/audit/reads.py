@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from synergymesh.domain.actors import ENGINE
 from synergymesh.domain.audit.actions import ROUTINE, Action, Outcome
 from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, is_of_run
+from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.instants import Instant
 from synergymesh.ports.audit import (
     AUDIT_PAGE_MAX,
@@ -237,6 +238,7 @@ def _place_of_run(connection: sqlite3.Connection, tenant_id: str, entity: str) -
             "action_of_run": action.value,
             "from": at - slack,
             "to": at,
+            "day_ends": at - at % DAY + DAY,
             "said": b'"entity":' + msgspec.json.encode(f"run/{run_id}"),
         }
         rows = _ROWS_AT.run(connection, arguments)
@@ -266,6 +268,7 @@ def _end_of_pruned_run(connection: sqlite3.Connection, tenant_id: str, run_id: s
     return [entry.seq for row in rows for entry in unpack(row) if entry.entity == entity]
 
 
+_HEX = frozenset("0123456789abcdef")
 _ID_SLACK = 1_000_000_000
 """Nanoseconds by which an id may be later than the submission: no two ids have the same moment."""
 
@@ -273,10 +276,10 @@ _ID_SLACK = 1_000_000_000
 def _moment_of(run_id: str) -> Instant | None:
     """Give the moment that an id says its run was submitted at; None when it says none."""
     digits = run_id.removeprefix("run-")[:16]
-    try:
-        return int(digits, 16) if len(digits) == 16 and run_id.startswith("run-") else None
-    except ValueError:
+    if len(digits) != 16 or not run_id.startswith("run-") or not _HEX.issuperset(digits):
         return None
+    moment = int(digits, 16)
+    return moment if moment <= _LAST - DAY else None
 
 
 _TIMES_OF_RUN = compile_query(
@@ -291,6 +294,7 @@ _ROWS_AT = Query(
         _c.tenant_id == sa.bindparam("tenant_id"),
         _c.at >= sa.bindparam("from"),
         _c.first_at <= sa.bindparam("to"),
+        _c.at < sa.bindparam("day_ends"),  # a row is of one day: no need to look at later ones
         _c.action == sa.bindparam("action_of_run"),
         _SAID,
     ),
