@@ -127,7 +127,9 @@ class Timing:
         run = self._history.runs[context.run_id]
         limit = run.definition.queue_timeout
         if limit is not None and context.run_id not in self._runs and not run.begun and self._has_one_clock:
-            waited = call.started_at - max(run.created.created_at, run.created.not_before)
+            # A run has begun when a task of it was chosen, whose start may still have to be recorded.
+            begun_at = min(call.started_at, call.run.started_at or call.started_at)
+            waited = begun_at - max(run.created.created_at, run.created.not_before)
             if waited > from_seconds(limit + EPSILON):
                 self._fail("time", f"{context.run_id} starts after {waited / 1e9:g} s, and has {limit:g} s to")
         limit = run.components[context.task_id].queue_timeout
