@@ -21,6 +21,10 @@ Key = tuple[str, str]
 """A tenant, and the name of a breaker."""
 
 
+ROUNDING = 1_000
+"""Nanoseconds by which an alarm may be early: seconds of the event loop are fractions."""
+
+
 class Breaking:
     """Follow what is recorded of circuits, and check starts and retries against it.
 
@@ -74,7 +78,11 @@ class Breaking:
         """Check a start against an open circuit."""
         key = self._key_of(call.context.run_id, call.context.task_id) if self.has_one_clock else None
         last = None if key is None or self._closing[key] > 0 else self._last.get(key)
-        if last is not None and last.state is BreakerState.OPEN and last.since < call.started_at < last.until:
+        if (
+            last is not None
+            and last.state is BreakerState.OPEN
+            and last.since < call.started_at < last.until - ROUNDING
+        ):
             left = (last.until - call.started_at) / SECOND
             self._fail("circuit", f"{token_of(call)} starts {left:g} s before its open circuit is tried again")
 
