@@ -515,7 +515,7 @@ async def test_a_checkpoint_that_is_written_while_a_log_is_verified_is_no_alarm(
             yield from lines()
             asyncio.run_coroutine_threadsafe(go_on(), loop).result()
 
-        auditing.checkpoints.lines = slowly  # type: ignore[method-assign]
+        auditing.checkpoints.lines = slowly  # type: ignore[method-assign]  # so that the log grows while it is read
         assert (await mesh.verify_audit()).findings == []
 
 

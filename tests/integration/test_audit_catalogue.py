@@ -77,7 +77,8 @@ async def whole_log(mesh: Orchestrator) -> list[AuditEntry]:
 async def until_recorded(mesh: Orchestrator, action: Action) -> None:
     """Wait until what the engine does by itself now and then is recorded."""
     async with asyncio.timeout(20):
-        while not (await mesh._database.find_audit_entries(None, action=action, limit=1)).entries:  # noqa: ASYNC110
+        found = mesh._database.find_audit_entries
+        while not (await found(None, action=action, limit=1)).entries:  # noqa: ASYNC110 - nothing tells of an entry
             await asyncio.sleep(0.05)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.audit.forms import MESH, Gap, Tombstone, genesis_hash
 from synergymesh.ports.audit import AuditExtent
-from synergymesh.ports.audit_keeping import AuditScan, HoldRecord, TombstoneRecord, UnsuccessfulRecord
+from synergymesh.ports.audit_keeping import AuditScan, AuditScanned, HoldRecord, TombstoneRecord, UnsuccessfulRecord
 from synergymesh.ports.changes import Noted
 from synergymesh.ports.store import Store
 from synergymesh.testing.store_changes import ACME, BETA, S, created, record, task_finished, tenant
@@ -50,6 +52,14 @@ def read_chain(scan: AuditScan) -> list[int]:
     return [row[0] for row in scan.rows(ACME, 0)]
 
 
+def _rows_behind(after: int, scan: AuditScan) -> list[AuditScanned]:
+    return list(scan.rows(ACME, after))
+
+
+def _bounds(since: int, until: int, scan: AuditScan) -> tuple[int, int]:
+    return scan.bounds(ACME, since, until)
+
+
 class AuditKeepingContract:
     """Tombstones, holds, keys of personal data, and the scan of the log."""
 
@@ -86,12 +96,10 @@ class AuditKeepingContract:
         scanned = await store.scan_audit(lambda scan: list(scan.rows(ACME, number)))
         assert [entry[:4] for entry in scanned] == [(e.seq, e.hash, e.payload, e.entry_id) for e in entries]
         for after in (number + 1, number + 127, number + 128, number + 299, number + 300):
-            behind = await store.scan_audit(lambda scan, after=after: list(scan.rows(ACME, after)))  # type: ignore[misc]
+            behind = await store.scan_audit(partial(_rows_behind, after))
             assert [entry[0] for entry in behind] == list(range(after + 1, number + 301))
         for since, until in ((5_007, 5_042), (5_127, 5_129), (5_000, 5_001), (5_299, 6_000)):
-            first, last = await store.scan_audit(
-                lambda scan, since=since, until=until: scan.bounds(ACME, since, until)  # type: ignore[misc]
-            )
+            first, last = await store.scan_audit(partial(_bounds, since, until))
             assert (first, last) == (number + 1 + since - 5_000, number + min(300, until - 5_000))
         total = sum(head.seq for head in await store.list_audit_heads())
         assert await store.scan_audit(lambda scan: scan.extent()) == (total, total)

@@ -6,6 +6,7 @@ Nobody else writes them: one connection writes a database. What is kept is forgo
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 ENDS_MAX = 10_000
 """Chains whose ends are kept, about 2 MB; all are forgotten when there are more."""
@@ -37,8 +38,8 @@ class Ends:
 class Writer(sqlite3.Connection):
     """A connection that knows the ends of the chains to which it has added."""
 
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.ends = Ends()
 
 

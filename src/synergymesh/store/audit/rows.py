@@ -60,40 +60,39 @@ class Group:
 
         Nearly all entries are these. `takes` gives the same, and takes half as long again.
         """
-        at = change.ended_at
-        if not (
+        if (
             self.action == action
             and self.is_open
             and change.status is _DONE
             and change.error is None
-            and self.day_begins <= at < self.day_ends
-            and len(self.payloads) < GROUP_ENTRIES_MAX
+            and self._reaches(change.ended_at)
         ):
-            return False
-        if at > self.at:
-            self.at = at
-        elif at < self.first_at:
-            self.first_at = at
-        self.payloads.append(payload_of(change))
-        return True
+            self.payloads.append(payload_of(change))
+            return True
+        return False
 
     def takes(self, entry: Entry) -> bool:
         """Add an entry of the same chain that follows, if it belongs to the group."""
         _, at, action, _, _, actor, outcome, payload = entry
-        if not (
+        if (
             self.is_open
             and action == self.action
             and actor == self.actor
             and outcome == self.outcome
-            and self.day_begins <= at < self.day_ends
-            and len(self.payloads) < GROUP_ENTRIES_MAX
+            and self._reaches(at)
         ):
+            self.payloads.append(payload)
+            return True
+        return False
+
+    def _reaches(self, at: Instant) -> bool:
+        """Take one more moment into the group's time, if there is room and it is of the same day."""
+        if not self.day_begins <= at < self.day_ends or len(self.payloads) >= GROUP_ENTRIES_MAX:
             return False
         if at > self.at:
             self.at = at
         elif at < self.first_at:
             self.first_at = at
-        self.payloads.append(payload)
         return True
 
 

@@ -17,12 +17,11 @@ from synergymesh.testing.simulation.retrying import RETRY_LATER, error_of
 from synergymesh.testing.simulation.tasks import MEAN_BUDGET
 from synergymesh.testing.simulation.usage import token_of
 
+ROUNDING = 1
+"""Nanoseconds by which an alarm may seem early: the clock cuts off what an event loop has behind the nanosecond."""
+
 Key = tuple[str, str]
 """A tenant, and the name of a breaker."""
-
-
-ROUNDING = 1_000
-"""Nanoseconds by which an alarm may be early: seconds of the event loop are fractions."""
 
 
 class Breaking:
