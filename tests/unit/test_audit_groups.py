@@ -45,11 +45,11 @@ def made(action: Action, at: int, entity: str, actor: str, outcome: Outcome, det
 entries = st.lists(
     st.builds(
         made,
-        action=st.sampled_from([*TOGETHER, Action.TENANT_PLAN_CHANGED, Action.TASK_RETRIED]),
+        action=st.sampled_from([*5 * [Action.TASK_FINISHED], Action.RUN_FINISHED, Action.TENANT_PLAN_CHANGED]),
         at=st.integers(0, 3) | st.integers(DAY - 2, DAY + 2),
         entity=st.sampled_from(["run/run-1", "task/run-1/a\n", "tenant/tenant-a", "task/run-1/\u2028ë"]),
-        actor=st.sampled_from(["system/engine", "user/alice\n"]),
-        outcome=st.sampled_from(list(Outcome)),
+        actor=st.sampled_from([*5 * ["system/engine"], "user/alice\n"]),
+        outcome=st.sampled_from([*5 * [Outcome.SUCCESS], *Outcome]),
         details=st.none() | st.text(max_size=5),
         version=st.integers(0, 3),
     ),
@@ -145,6 +145,26 @@ def test_what_ended_is_grouped_the_short_way_as_all_entries_are(changes: list[Ta
     found = trail._groups[TENANT]
     assert [[getattr(group, name) for name in names] for group in found] == [
         [getattr(group, name) for name in names] for group in expected
+    ]
+
+
+def of_tasks(times: Sequence[int]) -> list[Entry]:
+    return [made(Action.TASK_FINISHED, at, "task/run-1/a", "system/engine", Outcome.SUCCESS, None, 1) for at in times]
+
+
+def test_a_full_row_is_followed_by_another_one() -> None:
+    groups = grouped(of_tasks([5] * (2 * GROUP_ENTRIES_MAX + 3)))
+    assert [len(group.payloads) for group in groups] == [GROUP_ENTRIES_MAX, GROUP_ENTRIES_MAX, 3]
+
+
+def test_a_row_ends_at_midnight_in_both_directions_and_has_its_earliest_and_latest_time() -> None:
+    groups = grouped(of_tasks([DAY - 2, DAY - 5, DAY - 1, DAY, DAY + 3, DAY - 1, 2 * DAY - 1, 2 * DAY]))
+    assert [(len(group.payloads), group.first_at, group.at) for group in groups] == [
+        (3, DAY - 5, DAY - 1),
+        (2, DAY, DAY + 3),
+        (1, DAY - 1, DAY - 1),
+        (1, 2 * DAY - 1, 2 * DAY - 1),
+        (1, 2 * DAY, 2 * DAY),
     ]
 
 

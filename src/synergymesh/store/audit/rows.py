@@ -73,12 +73,13 @@ class Group:
 
     def takes(self, entry: Entry) -> bool:
         """Add an entry of the same chain that follows, if it belongs to the group."""
-        _, at, action, _, _, actor, outcome, payload = entry
+        _, at, action, entity, _, actor, outcome, payload = entry
         if (
             self.is_open
             and action == self.action
             and actor == self.actor
             and outcome == self.outcome
+            and is_of_run(entity)
             and self._reaches(at)
         ):
             self.payloads.append(payload)
