@@ -143,9 +143,10 @@ class AuditKeeping(Protocol):
         ...
 
     async def delete_pruned_audit_entries(self, limit: int) -> int:
-        """Delete entries that tombstones account for, at most `limit`, and as many as go in some milliseconds.
+        """Delete entries that tombstones account for: `limit` of them, or few more that share a row with these.
 
-        Gives how many, 0 when none is left. Those of a tenant under a hold stay until it is released.
+        It ends earlier after some milliseconds. Gives how many, 0 when none is left. Those of a tenant under a hold
+        stay until it is released.
         """
         ...
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from synergymesh.domain.audit.actions import Action, Outcome
 from synergymesh.domain.audit.forms import MESH, Gap, Tombstone, genesis_hash
+from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX
 from synergymesh.ports.audit import AuditExtent
 from synergymesh.ports.audit_keeping import AuditScan, AuditScanned, HoldRecord, TombstoneRecord, UnsuccessfulRecord
 from synergymesh.ports.changes import Noted
@@ -103,6 +104,19 @@ class AuditKeepingContract:
             assert (first, last) == (number + 1 + since - 5_000, number + min(300, until - 5_000))
         total = sum(head.seq for head in await store.list_audit_heads())
         assert await store.scan_audit(lambda scan: scan.extent()) == (total, total)
+
+    async def test_entries_that_were_recorded_together_are_counted_when_they_are_deleted(self, store: Store) -> None:
+        await record(store, tenant(ACME))
+        number = len(await store.list_audit_entries(ACME, after_seq=0, limit=1_000))
+        await store.commit([[created(f"run-{n:04}", created_at=5_000 + n)] for n in range(300)])
+        assert await bury(store, (number + 1, number + 300))
+        steps = []
+        while step := await store.delete_pruned_audit_entries(100):
+            steps.append(step)
+        assert sum(steps) == 300
+        assert max(steps) < 100 + GROUP_ENTRIES_MAX
+        left = await store.list_audit_entries(ACME, after_seq=number, limit=1_000)
+        assert [entry.action for entry in left] == ["audit.pruned"]
 
     async def test_the_oldest_entry_that_waits_is_found_among_those_recorded_with_it(self, store: Store) -> None:
         await record(store, tenant(ACME))
