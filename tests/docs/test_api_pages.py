@@ -176,10 +176,9 @@ def of_errors() -> str:
     rows, todo = "", [errors.SynergyMeshError]
     while todo:
         one = todo.pop(0)
-        todo = [*one.__subclasses__(), *todo]
+        todo = [*(kind for kind in vars(errors).values() if one in getattr(kind, "__bases__", ())), *todo]
         first = (inspect.getdoc(one) or "").partition("\n")[0]
-        if one.__module__ == errors.__name__:
-            rows += f"| `{one.__name__}` | `{one.code}` | {first} |\n"
+        rows += f"| `{one.__name__}` | `{one.code}` | {first} |\n"
     return f"| error | code | |\n|---|---|---|\n{rows}"
 
 

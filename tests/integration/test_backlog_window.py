@@ -79,7 +79,11 @@ async def tenant_of(mesh: Orchestrator, quota: ResourceQuota = ROOMY) -> str:
 
 
 async def check_window(mesh: Orchestrator) -> None:
-    """What belongs into memory is there, not too much is there, and the counters say what is in the store."""
+    """What belongs into memory is there, not too much is there, and the counters say what is in the store.
+
+    Memory and store are read one after the other, so nothing may go on in between: it waits for that first.
+    """
+    await settled(mesh)
     assert mesh._parts is not None
     parts = mesh._parts
     window = parts.window
@@ -115,12 +119,10 @@ async def test_runs_start_by_priority_and_age_however_few_are_in_memory() -> Non
         priorities = [0, 3, -2, 0, 7, 7, -2, 1, 0, 3, 0, 0, -5, 9, 0, 1, 2, 3, -1, 4, 0, 0, 0, 8, 0, -9, 5, 0]
         workflow = steps.workflow()
         handles = [await mesh.submit(workflow, tenant=tenant, priority=p) for p in priorities]
-        await settled(mesh)
         await check_window(mesh)
         expected = sorted(handles, key=lambda h: (-priorities[handles.index(h)], h.id))
         for _ in range(len(handles) + 1):
             steps.permits.release()
-            await settled(mesh)
             await check_window(mesh)
         minutes = {int(h.id[4:20], 16) // (60 * 10**9) for h in handles}
         if len(minutes) == 1:  # otherwise some have aged by a level
@@ -181,7 +183,6 @@ async def test_a_run_outside_memory_can_be_looked_at_explained_awaited_followed_
             ("step", S.SUCCESS),
             (None, S.SUCCESS),
         ]
-        await settled(mesh)
         await check_window(mesh)
         assert steps.done == [h.id for h in handles if h is not cancelled]
         assert not runs.followers
@@ -291,7 +292,6 @@ async def test_runs_that_ask_for_more_than_a_lowered_quota_stay_in_the_store_unt
         await settled(mesh)
         for _ in range(9):
             steps.permits.release()
-            await settled(mesh)
             await check_window(mesh)
         assert steps.done == [holder.id, *(h.id for h in little)]
         explained = await mesh.explain(large[0].id)
@@ -327,7 +327,6 @@ async def test_runs_for_later_do_not_stand_in_the_way_and_start_when_they_are_du
         assert datetime.now(UTC) > soon
         explained = await mesh.explain(for_later[-1].id)
         assert explained.waiting[0].blockers[0].reason is Reason.RETRY_DELAY
-        await settled(mesh)
         await check_window(mesh)
     # after a restart too
     async with make(tmp_path / "mesh.db", 2, workflows=[workflow]) as mesh:
@@ -375,7 +374,6 @@ async def test_a_tenant_with_a_backlog_is_deleted_and_those_who_follow_it_are_to
         assert mesh._parts is not None
         assert mesh._parts.runs.backlog.total == 1
         assert [run.run_id for run in mesh._parts.runs] == [kept.id]
-        await settled(mesh)
         await check_window(mesh)
         steps.permits.release()
         assert await kept.result(20) == kept.id
@@ -495,7 +493,6 @@ async def _play(ops: Sequence[Op], size: int) -> None:
                 case "advance":
                     _advance(mesh, clock, value)
                 case "settle":
-                    await settled(mesh)
                     await check_window(mesh)
                 case "suspend":
                     await mesh.suspend_tenant(tenant)
@@ -525,7 +522,6 @@ async def _play(ops: Sequence[Op], size: int) -> None:
                 assert await mesh.handle(run_id, tenant=tenant).result(20) == run_id
             except RunCancelled:
                 assert run_id in cancelled
-        await settled(mesh)
         await check_window(mesh)
         assert mesh._parts is not None
         assert mesh._parts.runs.backlog.total == 0

@@ -181,6 +181,20 @@ def test_every_error_can_be_carried() -> None:
     assert messages.error_of(messages.Failure("from_a_later_version", "so")).args == ("so",)
 
 
+def test_an_error_is_carried_whatever_classes_a_program_derives_from_it() -> None:
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> Any:
+            raise MemoryError(name)
+
+    class Own(UnknownRun, metaclass=Meta):
+        pass
+
+    carried = messages.error_of(messages.failure_of(UnknownRun("run-1")))
+    assert type(carried) is UnknownRun
+    assert str(carried) == str(UnknownRun("run-1"))
+    assert Own in type.__subclasses__(UnknownRun), "it lived that long"
+
+
 async def test_a_fault_of_the_other_process_is_told_and_it_goes_on(
     remote: Remote, refusing: Refusing, capsys: pytest.CaptureFixture[str]
 ) -> None:
