@@ -114,8 +114,8 @@ class Breaking:
     def _retried(self, change: AttemptFailed) -> None:
         """Check that the budget covers a retry: what is saved up, and what has come in since the first failure."""
         key = self._key_of(change.run_id, change.component_id)
-        if key is None or self._closing[key] > 0:
-            return  # a circuit that is closed by hand has a full budget from then on
+        if key is None or self._closing[key] > 0 or change.ended_at <= self._closed_at.get(key, -1):
+            return  # a circuit that is closed by hand has a full budget from then on; this one took from that before
         if change.status is ExecutionStatus.CANCELLED or RETRY_LATER in error_of(change).types:
             return
         begin = self._first_failure.setdefault(key, change.ended_at)
