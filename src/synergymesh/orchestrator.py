@@ -323,11 +323,7 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         self, calls: list[DirectCall], tenant: str, waiter: Waiter, there: Mailbox, here: Mailbox
     ) -> LiveRun:
         """Begin to call functions in another event loop, as `call` does; for `enterprise`."""
-        parts = self._running
-        run = parts.direct_calls.begin(None, tenant, calls, there, here, waiter)
-        if here.is_empty:  # else what else there is comes first, so that the fairest starts and not the first one
-            parts.dispatcher.pump_now()
-        return run
+        return self._running.direct_calls.begin(None, tenant, calls, there, here, waiter)
 
     def _withdraw_calls(self, run: LiveRun) -> None:
         """Cancel them, since their caller has gone away."""

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from synergymesh.errors import NotRunning
 from synergymesh.logs import Log
-from synergymesh.mailbox import Mailbox, answer
+from synergymesh.mailbox import Mailbox, answer, mailbox_here, take_for_this_thread
 
 END_SECONDS = 1.0
 """How long coroutines and threads may take to end when the portal is closed."""
@@ -81,8 +81,7 @@ class Question(Generic[T]):
     def _answer(self, result: Any, error: Exception | None) -> None:
         self._is_answered = True
         self._open.discard(self)
-        with suppress(RuntimeError):  # the loop of who asked is closed
-            self.there.post(answer, self.answer, result, error)
+        self.there.post_if_open(answer, self.answer, result, error)
 
 
 class Portal:
@@ -106,7 +105,6 @@ class Portal:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._at_exit = at_exit
         self._process = os.getpid()
-        self._callers = threading.local()
         self._questions: set[Question[Any]] = set()
         self.mailbox = Mailbox(self._loop)
         self._open = True
@@ -183,7 +181,7 @@ class Portal:
             NotRunning: the portal is closed, or is closed meanwhile.
             Exception: what `begin` raises, or the question is answered with.
         """
-        question: Question[T] = Question(self._lead_back(), self._questions)
+        question: Question[T] = Question(mailbox_here(), self._questions)
         context = copy_context()
         self._if_open(self.mailbox.post, context.run, self._begin, question, begin)
         try:
@@ -222,16 +220,6 @@ class Portal:
                 return function(*arguments)
         raise NotRunning("the orchestrator is closed. Open a new one.")
 
-    def _lead_back(self) -> Mailbox:
-        """Give what leads into the caller's event loop."""
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:
-            return self.mailbox
-        known: Mailbox | None = getattr(self._callers, "mailbox", None)
-        if known is None or known.loop is not loop:
-            known = self._callers.mailbox = Mailbox(loop)
-        return known
-
     def _begin(self, question: Question[T], begin: Callable[[Question[T], Mailbox, Mailbox], object]) -> None:
         if question.is_withdrawn:
             return
@@ -259,6 +247,7 @@ class Portal:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        take_for_this_thread(self.mailbox)
         try:
             self._loop.run_forever()
         finally:

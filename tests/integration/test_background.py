@@ -220,7 +220,7 @@ async def main():
                 await (await mesh.submit(flow, tenant=tenant)).result(2)
             except (StoreUnavailable, TimeoutError):
                 break
-        print(mesh._parts.committer.trouble, mesh._parts.committer._writer.done(), flush=True)
+        print(mesh._parts.committer.trouble, mesh._parts.committer._closed, flush=True)
         os._exit(0)
 
 asyncio.run(main())

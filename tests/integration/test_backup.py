@@ -18,6 +18,7 @@ from synergymesh import Orchestrator, ResourceQuota, Workflow, current_task
 from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.errors import InvalidRequest, SchemaMismatch, StoreCorrupt, StoreLocked, StoreUnavailable
+from synergymesh.ports.changes import Unit
 from synergymesh.ports.records import RESTORE_STEP
 from synergymesh.store import backup
 from synergymesh.store.backup import back_up, restore
@@ -74,13 +75,16 @@ async def test_a_backup_has_one_moment_while_its_owner_goes_on(tmp_path: Path, m
     written = 0
     steps = 0
 
+    async def commit(unit: Unit) -> None:
+        await store.commit([unit])
+
     def between_steps(done: int, pages: int) -> None:
         nonlocal written, steps
         steps += 1
         if written < 10:
             written += 1
             unit = [created(f"new-{written}"), finished(f"new-{written}", result=b"2" * 10_000)]
-            asyncio.run_coroutine_threadsafe(store.commit([unit]), loop).result(10)
+            asyncio.run_coroutine_threadsafe(commit(unit), loop).result(10)
 
     copy = await asyncio.to_thread(back_up, str(path), tmp_path / "copy.db", progress=between_steps)
     assert written == 10 <= steps < 100

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from synergymesh import ExecutionStatus, Orchestrator, ResourceQuota, RetryPolicy, TenantTier, Workflow, current_task
+from synergymesh import (
+    EnterpriseSynergyMeshOrchestrator,
+    ExecutionStatus,
+    Orchestrator,
+    ResourceQuota,
+    RetryPolicy,
+    TenantTier,
+    Workflow,
+    current_task,
+)
 from synergymesh.domain.workflow.definition import Component, WorkflowDefinition
 from synergymesh.engine.direct_calls import DirectCall, ExecutionResult
 from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT
@@ -308,3 +317,40 @@ async def test_what_waited_behind_a_call_that_is_cancelled_starts(database: str)
         await run.result(10)
         ended.set()
         assert (await holding).status is ExecutionStatus.SUCCESS
+
+
+async def test_a_call_that_is_cancelled_before_its_first_step_has_ended() -> None:
+    called: list[int] = []
+
+    async def work() -> None:
+        called.append(1)
+
+    with EnterpriseSynergyMeshOrchestrator() as mesh:
+        tenant = mesh.create_tenant("Acme")
+        known = asyncio.all_tasks()
+        calling = asyncio.create_task(mesh.execute_with_retry(work, "a", tenant, max_retries=0))
+        known.add(calling)
+        while not (begun := asyncio.all_tasks() - known):  # noqa: ASYNC110 - nothing tells of a task that is made
+            await asyncio.sleep(0)
+        begun.pop().cancel()  # in the turn in which it was made: this one looks in front of its first step
+        result = await asyncio.wait_for(calling, 20)
+        assert not called
+        assert result.status is ExecutionStatus.FAILED
+        assert "CancelledError" in (result.error or "")
+        assert mesh.get_metrics()["active_tasks"] == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_call_that_ends_the_event_loop_of_its_caller_gives_its_slot_back(error: type[BaseException]) -> None:
+    async def work() -> None:
+        raise error
+
+    async def one() -> None:
+        return None
+
+    with EnterpriseSynergyMeshOrchestrator() as mesh:
+        tenant = mesh.create_tenant("Acme", custom_quota=ResourceQuota(max_concurrent_tasks=1))
+        with pytest.raises(error):
+            asyncio.run(mesh.execute_with_retry(work, "a", tenant, max_retries=0))
+        result = asyncio.run(asyncio.wait_for(mesh.execute_with_retry(one, "b", tenant), 20))
+        assert result.status is ExecutionStatus.SUCCESS

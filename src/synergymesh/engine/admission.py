@@ -98,8 +98,7 @@ class Admission:
             check_feature(tenant, feature, what, plans)
         if priority:
             check_feature(tenant, "custom_policies", "a priority", plans)
-        if any(plan.largest_request):
-            self._check_size(tenant, plan)
+        self._check_size(tenant, plan)
         self._check_backlog(tenant, asked)
         if tenant.parent_id is None:
             self._check_whole_backlog(asked)
@@ -152,6 +151,8 @@ class Admission:
 
     def _check_size(self, tenant: Tenant, plan: Plan) -> None:
         request = plan.largest_request
+        if not any(request):
+            return
         ceiling = self._scheduler.ceiling_against(tenant.tenant_id, request)
         if ceiling is None:
             return

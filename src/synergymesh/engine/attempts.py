@@ -93,7 +93,7 @@ class Attempts:
             heappush(self._suspects, (-run.crashes[position], grant.order, run, position))
             self._scheduler.release(grant, grant.started_at, learn=False)
             return
-        attempt = Attempt(run, position, run.next_number(position), self._clock.now(), self._ended, grant)
+        attempt = Attempt(run, position, run.next_number(position), grant.started_at, self._ended, grant)
         if suspect:
             self._suspect = attempt
         self.under_way[id(attempt)] = attempt

@@ -75,7 +75,7 @@ class Background:
         except Exception as error:
             self.note(work, error)
 
-    def note(self, work: str, error: Exception) -> None:
+    def note(self, work: str, error: BaseException) -> None:
         """Log and count an error."""
         before, now = self.faults.get(work), self._clock.now()
         described = describe(error)

@@ -13,6 +13,7 @@ from synergymesh.domain.observability.tallies import Durations
 from synergymesh.engine.background import Background
 from synergymesh.errors import NotRunning, StoreError, StoreLocked, StoreUnavailable
 from synergymesh.logs import Log
+from synergymesh.mailbox import Mailbox, mailbox_here, tell
 from synergymesh.ports.changes import Unit
 from synergymesh.ports.records import CommitResult
 from synergymesh.ports.store import Store
@@ -66,12 +67,17 @@ class Committer:
         self._store = store
         self._background = background
         self._waiting: deque[Entry] = deque()
-        self._sleep: asyncio.Future[None] | None = None
+        self._batch: list[Entry] = []
+        self._failures = 0
+        self._begun = 0
+        self._writing: asyncio.Future[list[CommitResult]] | None = None
+        self._mailbox: Mailbox | None = None
+        self._look_is_due = False
         self._room = asyncio.Event()
         self._room.set()
-        self._writer: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._ended = asyncio.Event()
         self._closing = False
         self._closed = False
         self._gave_up: StoreError | None = None
@@ -85,14 +91,15 @@ class Committer:
 
     def start(self) -> None:
         """Begin to write."""
-        self._writer = asyncio.get_running_loop().create_task(self._write_for_ever(), name="synergymesh-committer")
+        self._mailbox = mailbox_here()
+        self._look_soon()
 
     async def close(self) -> None:
         """Write what waits and end. While the database cannot be written, what waits is given up after one more try."""
         self._closing = True
-        self._wake()
-        if self._writer is not None:
-            await self._writer
+        if self._mailbox is not None:
+            self._look_soon()
+            await self._ended.wait()
 
     @property
     def waiting(self) -> int:
@@ -128,14 +135,13 @@ class Committer:
             return
         self._waiting.append(Entry(unit, done, may_fail))
         self._idle.clear()
-        if self._sleep is not None:
-            self._wake()
+        self._look_soon()
 
-    def _wake(self) -> None:
-        if self._sleep is not None:
-            sleep, self._sleep = self._sleep, None
-            if not sleep.done():
-                sleep.set_result(None)
+    def _look_soon(self) -> None:
+        """Write what waits, unless that is being done; behind what comes together with it, so that it is one batch."""
+        if not self._look_is_due and not self._batch and self._mailbox is not None:
+            self._look_is_due = True
+            self._mailbox.soon(self._look)
 
     async def record(self, unit: Unit, *, may_fail: bool = True) -> CommitResult:
         """Add a unit and wait for the answer.
@@ -160,62 +166,82 @@ class Committer:
         """Wait until nothing waits to be written."""
         await self._idle.wait()
 
-    async def _write_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _look(self) -> None:
+        """Begin to write what waits; with nothing left, say so."""
+        self._look_is_due = False
+        if self._batch:
+            return
         waiting = self._waiting
-        while True:
-            if not waiting:
-                self._idle.set()
-                if self._closing:
-                    self._closed = True
-                    self.trouble = self.trouble or self._gave_up
-                    self._room.set()
-                    return
-                self._sleep = loop.create_future()
-                await self._sleep
-                continue
-            batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))]
-            await self._write(batch)
-            if not self.is_full:
-                self._room.set()
-                try:
-                    self.room_made()
-                except Exception as error:
-                    self._background.note("what follows room for more", error)
+        if waiting:
+            self._batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH_UNITS_MAX))]
+            self._failures = 0
+            self._write()
+            return
+        self._idle.set()
+        if self._closing:
+            self._closed = True
+            self.trouble = self.trouble or self._gave_up
+            self._room.set()
+            self._ended.set()
 
-    async def _write(self, batch: list[Entry]) -> None:
-        for failures in range(1_000_000):
-            try:
-                begun = perf_counter_ns()
-                results = await self._store.commit([entry.unit for entry in batch])
-                assert len(results) == len(batch), "a store answers for each unit"
-            except Exception as raised:
-                error = raised if isinstance(raised, StoreError) else self._unexpected(raised)
-                batch = self._after_failure(batch, error)
-                if not batch:
-                    return
-                if self._closing or not isinstance(error, PASSING):
-                    self._give_up(batch, error)
-                    return
-                await asyncio.sleep(RETRY_DELAYS_SECONDS[min(failures, len(RETRY_DELAYS_SECONDS) - 1)])
-                continue
-            if self.trouble is not None:
-                log.info("the database can be written again", units_kept=len(batch))
-                self.trouble = None
-            self.failure = None
-            self.batches += 1
-            self.units += len(batch)
-            self.durations.add((perf_counter_ns() - begun) // 1_000)
+    def _write(self) -> None:
+        """Have the store write the batch; it answers in `_answered`."""
+        self._begun = perf_counter_ns()
+        try:
+            self._writing = tell(self._store.commit([entry.unit for entry in self._batch]), self._answered)
+        except Exception as error:
+            self._answered(None, error)
+
+    def _answered(self, results: Sequence[CommitResult] | None, raised: BaseException | None) -> None:
+        """Go on after the store has written a batch, or has not."""
+        if isinstance(raised, asyncio.CancelledError):
+            return  # the event loop ends
+        batch = self._batch
+        if results is None or len(results) != len(batch):
+            error = raised or AssertionError("a store answers for each unit")
+            self._failed(error if isinstance(error, StoreError) else self._unexpected(error))
+            return
+        if self.trouble is not None:
+            log.info("the database can be written again", units_kept=len(batch))
+            self.trouble = None
+        self.failure = None
+        self.batches += 1
+        self.units += len(batch)
+        self.durations.add((perf_counter_ns() - self._begun) // 1_000)
+        try:
             try:
                 self.recorded(batch, results)
             except Exception as error:
                 self._background.note("what is counted of commits", error)
             for entry, result in zip(batch, results, strict=True):
-                try:
-                    entry.done(result)
-                except Exception as error:
-                    self._background.note("what follows a commit", error)
-            return
+                self._tell(entry, result)
+        finally:  # also when Ctrl-C comes in between
+            self._end_batch()
+
+    def _failed(self, error: StoreError) -> None:
+        """Try a batch again after a pause, or give it up."""
+        self._batch = self._after_failure(self._batch, error)
+        if not self._batch:
+            self._end_batch()
+        elif self._closing or not isinstance(error, PASSING):
+            self._give_up(self._batch, error)
+            self._end_batch()
+        else:
+            assert self._mailbox is not None
+            pause = RETRY_DELAYS_SECONDS[min(self._failures, len(RETRY_DELAYS_SECONDS) - 1)]
+            self._failures += 1
+            self._mailbox.loop.call_later(pause, self._write)
+
+    def _end_batch(self) -> None:
+        """Go on with what came meanwhile, and then let more come."""
+        self._batch = []
+        self._look()
+        if not self.is_full:
+            self._room.set()
+            try:
+                self.room_made()
+            except Exception as error:
+                self._background.note("what follows room for more", error)
 
     def _tell(self, entry: Entry, answer: Answer) -> None:
         """Tell somebody; what goes wrong with him is not to keep the others from being told."""
@@ -224,7 +250,7 @@ class Committer:
         except Exception as error:
             self._background.note("what follows a commit", error)
 
-    def _unexpected(self, error: Exception) -> StoreError:
+    def _unexpected(self, error: BaseException) -> StoreError:
         """Say what is no error of a database as one: those who wait are to be told, and the next batch is written."""
         self._background.note("commits", error)
         return StoreError(f"the database could not be written because of an error inside of it: {describe(error)}")

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from inspect import iscoroutinefunction
+from inspect import CO_COROUTINE, iscoroutinefunction
+from types import FunctionType
 from typing import Any
 
 from synergymesh.domain.fault_tolerance.error_info import ErrorInfo
@@ -32,7 +33,7 @@ from synergymesh.engine.submission import Submission
 from synergymesh.engine.tenants import Tenants
 from synergymesh.engine.versions import DIRECT_COMPONENTS_KEPT, Version, Versions
 from synergymesh.errors import InvalidRequest
-from synergymesh.mailbox import Mailbox
+from synergymesh.mailbox import Mailbox, mailbox_here
 from synergymesh.ports.changes import RunCreated, RunFinished
 from synergymesh.ports.clock import Clock
 from synergymesh.workflows.direct_tasks import DIRECT, DirectTask
@@ -130,7 +131,7 @@ class DirectCalls:
         self._control = control
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
-        self._here = Mailbox(asyncio.get_running_loop())
+        self._here = mailbox_here()
 
     async def call(
         self, name: str | None, tenant_id: object, calls: Sequence[DirectCall], loop: asyncio.AbstractEventLoop
@@ -149,7 +150,8 @@ class DirectCalls:
             StoreError: the results could not be recorded.
         """
         ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()
-        run = self.begin(name, tenant_id, calls, Mailbox(loop), self._here, ended)
+        there = self._here if loop is self._here.loop else Mailbox(loop)
+        run = self.begin(name, tenant_id, calls, there, self._here, ended)
         try:
             end = await ended
         except asyncio.CancelledError:
@@ -298,6 +300,8 @@ _NOTHING: Template = None
 
 def check_function(function: object) -> None:
     """Raise InvalidRequest unless something is a coroutine function, or an object whose call is one."""
+    if type(function) is FunctionType and function.__code__.co_flags & CO_COROUTINE:
+        return  # nearly all; what follows is for the others
     if iscoroutinefunction(function):
         return
     called = getattr(function, "__call__", None)  # noqa: B004 - its kind is asked for, not whether it can be called

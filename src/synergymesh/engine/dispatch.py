@@ -16,6 +16,7 @@ from synergymesh.engine.live import LiveRun
 from synergymesh.engine.observability.neighbours import Neighbours
 from synergymesh.engine.open_runs import OpenRuns
 from synergymesh.engine.versions import Version
+from synergymesh.mailbox import mailbox_here
 from synergymesh.ports.changes import HourReserved
 from synergymesh.ports.clock import Clock
 from synergymesh.ports.records import Committed
@@ -62,6 +63,7 @@ class Dispatcher:
         self._neighbours = neighbours
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._mailbox = mailbox_here()
         self._context = copy_context()
         self._started = False
         self._pump_is_due = False
@@ -139,16 +141,14 @@ class Dispatcher:
         self.pump_soon()
 
     def pump_soon(self) -> None:
-        """Look for what may start, once the event loop has done what is waiting now."""
+        """Look for what may start, once what has come together with this is done."""
         if not self._pump_is_due:
             self._pump_is_due = True
-            # in the context of the start: that of whoever happens to come by, another tenant say, is no task's business
-            self._loop.call_soon(self.pump_now, context=self._context)
+            self._mailbox.soon(self._pump_in_context)
 
-    def pump_now(self) -> None:
-        """Start what may start, if anything has changed; for who knows that nothing else waits to be done before."""
-        if self._pump_is_due:
-            self._pump()
+    def _pump_in_context(self) -> None:
+        """Pump in the context of the start: that of whoever happens to come by, another tenant say, is no task's."""
+        self._context.run(self._pump)
 
     def _room_made(self) -> None:
         """Go on if the committer had too much to write."""

@@ -20,9 +20,8 @@ class Clock(Protocol):
 class SystemClock:
     """Tell the machine's time."""
 
-    def now(self) -> Instant:
-        """Give the present moment in nanoseconds since 1970 (UTC)."""
-        return time.time_ns()
+    now = staticmethod(time.time_ns)
+    """Give the present moment in nanoseconds since 1970 (UTC)."""
 
 
 class SteadyClock:

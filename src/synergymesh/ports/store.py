@@ -13,7 +13,7 @@ account; without it, the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from synergymesh.domain.actors import Actor
@@ -86,8 +86,8 @@ class Store(AuditLog, AuditKeeping, Protocol):
         """Record that this life ends cleanly: no attempt is running any more."""
         ...
 
-    async def commit(self, units: Sequence[Unit]) -> list[CommitResult]:
-        """Record units in one transaction and answer for each of them, in their order.
+    def commit(self, units: Sequence[Unit]) -> Awaitable[list[CommitResult]]:
+        """Begin to record units in one transaction, and let the answers be awaited, for each of them in their order.
 
         A unit that breaks an invariant is refused alone. Within a unit and between units, changes take effect in their
         order.

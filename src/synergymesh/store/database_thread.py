@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -11,11 +9,11 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from synergymesh.errors import StoreError
-from synergymesh.mailbox import answer
+from synergymesh.mailbox import Reply, mailbox_here
 
 T = TypeVar("T")
 
-_Item = tuple[Callable[..., Any], tuple[Any, ...], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_Item = tuple[Callable[..., Any], tuple[Any, ...], Reply[Any]]
 
 
 class DatabaseThread:
@@ -49,10 +47,9 @@ class DatabaseThread:
 
         It runs to its end even when the caller is cancelled meanwhile.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.put((function, arguments, loop, future))
-        return future
+        reply: Reply[T] = Reply(mailbox_here())
+        self._queue.put((function, arguments, reply))
+        return reply
 
     def stop(self) -> None:
         """Let the thread end once everything that is queued has run. Waits for it."""
@@ -66,7 +63,7 @@ class DatabaseThread:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            function, arguments, loop, future = item
+            function, arguments, reply = item
             result: Any = None
             error: BaseException | None = None
             try:
@@ -77,11 +74,9 @@ class DatabaseThread:
                     error.__cause__ = raised
             except BaseException as raised:
                 error = raised
-            # The loop may be closed by now; then nobody waits for the answer.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(answer, future, result, error)
+            reply.post(result, error)
             # An idle thread must not keep the last batch in memory.
-            del item, function, arguments, loop, future, result, error
+            del item, function, arguments, reply, result, error
 
 
 os.register_at_fork(after_in_child=DatabaseThread._forked)

@@ -345,9 +345,11 @@ class SqliteStore(_ReadVerbs, AuditKeepingWrites):
         """Record that this life ends cleanly: no attempt is running any more."""
         await self._write(upkeep.end_incarnation, by)
 
-    async def commit(self, units: Sequence[Unit]) -> list[CommitResult]:
-        """Record units in one transaction and answer for each of them, in their order."""
-        return await self._write(self._commit, units)
+    def commit(self, units: Sequence[Unit]) -> Awaitable[list[CommitResult]]:
+        """Begin to record units in one transaction, and let the answers be awaited, for each of them in their order."""
+        if self._writes is None:
+            raise _not_open(self._where)
+        return self._writes.run(self._commit, units)
 
     def _commit(self, connection: sqlite3.Connection, units: Sequence[Unit]) -> list[CommitResult]:
         results = writes.commit(connection, units)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import Context, copy_context
 from typing import Any
 
 from synergymesh.domain.fault_tolerance.error_info import describe
@@ -125,24 +125,26 @@ class DirectTask:
         hop: _Hop = call.handle
         hop.stop(waits=not (self.given_up or self.loop_waits))
 
-    def begin(self, context: TaskContext) -> asyncio.Task[Any]:
-        """Begin to run the function, in its event loop."""
+    def call(self) -> Coroutine[Any, Any, Any]:
+        """Call the function."""
+        return self._function(**self._arguments)
+
+    def context_of(self, context: TaskContext) -> Context:
+        """Give the context variables of one call, `current_task()` among them."""
         own = self._context.copy()
         own.run(enter_task, context)
-        return self.there.loop.create_task(self._function(**self._arguments), context=own)
+        return own
 
-    def end(self, call: Call, ended: asyncio.Task[Any] | BaseException) -> Outcome:
+    def end(self, call: Call, value: Any, error: BaseException | None) -> Outcome:
         """Take what a call has come to, in the engine's event loop."""
         self.ended_at = self._now()
-        try:
-            if isinstance(ended, BaseException):
-                raise ended
-            self.value = ended.result()
-            return Succeeded(self._encode(self.value))
-        except asyncio.CancelledError as error:
-            return Cancelled() if call.stopped else Raised(describe(error))
-        except BaseException as error:  # also one that ended the loop of the function: this one goes on
-            return Raised(describe(error))
+        if error is None:
+            self.value = value
+            return Succeeded(self._encode(value))
+        # The type is asked, as an exception may answer `isinstance` with code of its own.
+        if issubclass(type(error), asyncio.CancelledError) and call.stopped:
+            return Cancelled()
+        return Raised(describe(error))
 
     def _encode(self, value: Any) -> bytes:
         """Give the value as JSON, null if it is no JSON: the caller has the object itself."""
@@ -181,18 +183,17 @@ class _Hop:
         if task.there.loop is task.here.loop:
             self._cancel()
         else:
-            with suppress(RuntimeError):  # the function's loop is closed
-                task.there.post(self._cancel)
+            task.there.post_if_open(self._cancel)
         if not waits:
             self._tell_soon(asyncio.CancelledError())
 
     def _tell_soon(self, ended: BaseException) -> None:
-        self._task.here.loop.call_soon(self._tell, ended)
+        self._task.here.loop.call_soon(self._tell, None, ended)
 
-    def _tell(self, ended: asyncio.Task[Any] | BaseException) -> None:
+    def _tell(self, value: Any, error: BaseException | None) -> None:
         call, self._call = self._call, None
         if call is not None:
-            call.done(self._task.end(call, ended))
+            call.done(self._task.end(call, value, error))
 
     # --- in that of the function
 
@@ -200,21 +201,35 @@ class _Hop:
         call = self._call
         if call is None:
             return  # it was given up before
+        task = self._task
+        self._running = task.there.loop.create_task(self._run(), context=task.context_of(call.context))
+        self._running.add_done_callback(self._ended)
+
+    async def _run(self) -> None:
+        assert self._running is not None
+        # From here on it says itself what it comes to, which takes a turn of the loop less.
+        self._running.remove_done_callback(self._ended)
         try:
-            running = self._running = self._task.begin(call.context)
-        except Exception as error:  # such as arguments that the function does not take
-            self._lead_back(error)
+            value = await self._task.call()
+        except BaseException as error:
+            if issubclass(type(error), (KeyboardInterrupt, SystemExit)):
+                self._running.add_done_callback(self._ended)
+                raise
+            self._lead_back(None, error)
         else:
-            running.add_done_callback(self._lead_back)
+            self._lead_back(value, None)
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        """Take the end of a call that never began, or ends its loop too."""
+        self._lead_back(None, asyncio.CancelledError() if running.cancelled() else running.exception())
 
     def _cancel(self) -> None:
         if self._running is not None:
             self._running.cancel()
 
-    def _lead_back(self, ended: asyncio.Task[Any] | BaseException) -> None:
+    def _lead_back(self, value: Any, error: BaseException | None) -> None:
         here = self._task.here
-        if self._task.there.loop is here.loop and isinstance(ended, asyncio.Task):
-            self._tell(ended)
-            return
-        with suppress(RuntimeError):  # the orchestrator was closed, and nobody waits for it any more
-            here.post(self._tell, ended)
+        if self._task.there.loop is here.loop:
+            self._tell(value, error)
+        else:
+            here.post_if_open(self._tell, value, error)

@@ -102,7 +102,7 @@ class Statistics:
         self._count(tenant_id, _WAIT, bucket_of(microseconds), microseconds * times, times)
 
     def _run_finished(self, change: RunFinished) -> None:
-        self._count(change.tenant_id, _RUN_MEASURES[change.status.value])
+        self._count(change.tenant_id, _RUN_MEASURES[change.status._value_])
         if change.started_at is not None:
             microseconds = (change.ended_at - change.started_at) // 1_000
             self._count(change.tenant_id, _RUN_DURATION, bucket_of(microseconds), microseconds)
