@@ -392,6 +392,41 @@ async def test_retries_beyond_the_budget_wait_for_it(mesh: Orchestrator, tenant:
     assert blocker.until is not None
 
 
+async def test_what_a_budget_has_spent_is_not_forgotten_with_the_failures(roomy: ResourceQuota) -> None:
+    clock = SetClock()
+    async with Orchestrator(":memory:", clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        closed = BreakerPolicy(minimum_calls=1_000_000, window_seconds=10, retry_percent=0, retries_per_minute=1)
+        await mesh.set_breaker_policy(tenant, closed)
+        service = Service()
+        work = calling(service, retry=RetryPolicy(max_retries=1, initial_delay=0.0))
+        handles = [await mesh.submit(work, tenant=tenant) for _ in range(10)]
+        assert await count_final(mesh, handles) == 10
+        assert service.calls == 20, "it is all spent"
+        clock.moment += 60 * SECOND  # nothing failed within the window, and one retry is covered again
+        service.down = False
+        assert await (await mesh.submit(work, tenant=tenant)).result(10) == "served"
+        service.down, service.calls = True, 0
+        handles = [await mesh.submit(work, tenant=tenant) for _ in range(10)]
+        assert await count_final(mesh, handles) == 1
+        assert service.calls == 11
+
+
+async def test_a_circuit_without_failures_and_with_a_full_budget_is_forgotten(roomy: ResourceQuota) -> None:
+    clock = SetClock()
+    async with Orchestrator(":memory:", clock=clock) as mesh:
+        tenant = (await mesh.create_tenant("A", "enterprise", quota=roomy)).tenant_id
+        await mesh.set_breaker_policy(tenant, BreakerPolicy(window_seconds=10, retries_per_minute=60))
+        service = Service()
+        work = calling(service, retry=RetryPolicy(max_retries=1, initial_delay=0.0))
+        await fail_times(mesh, tenant, work, 1)
+        service.down = False
+        for seconds, known in ((0, 1), (11, 0)):
+            clock.moment += seconds * SECOND
+            assert await (await mesh.submit(work, tenant=tenant)).result(10) == "served"
+            assert len(mesh._running.circuits.live) == known
+
+
 @asynccontextmanager
 async def one_that_fails(with_faults: Callable[..., Any], quota: ResourceQuota) -> AsyncIterator[tuple[Any, ...]]:
     """Give an orchestrator, a tenant, and a store whose commits fail while it has an error."""

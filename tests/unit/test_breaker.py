@@ -197,6 +197,7 @@ def test_a_budget_covers_what_a_bucket_of_tokens_with_exact_fractions_covers(
     for step, verb in script:
         now += step
         tokens = min(most, tokens + step * rate)
+        assert budget.is_full(now) == (tokens == most)
         if verb == "attempt":
             tokens = min(most, tokens + Fraction(percent, 100))
             budget.attempted(now)

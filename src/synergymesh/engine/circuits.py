@@ -169,7 +169,7 @@ class Circuits:
         if breaker.record(failed=failed, started_at=attempt.started_at, now=now, dice=self._dice.random()):
             self._apply(circuit)
             self._record(circuit, now)
-        elif not failed and breaker.is_quiet(now):
+        elif not failed and breaker.is_quiet(now) and circuit.budget.is_full(now):
             del self.live[circuit.tenant_id, circuit.key]
 
     def _give_back(self, circuit: Circuit, attempt: Attempt) -> None:

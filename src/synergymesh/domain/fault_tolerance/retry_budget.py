@@ -55,6 +55,11 @@ class RetryBudget:
         self._balance = left
         return covered
 
+    def is_full(self, now: Instant) -> bool:
+        """Tell whether as much is saved up as can be, so that nothing need be remembered."""
+        self._refill(now)
+        return self._balance == self._most
+
     def _refill(self, now: Instant) -> None:
         if now > self._at:
             self._balance = min(self._most, self._balance + (now - self._at) * self._rate)
