@@ -14,6 +14,7 @@ import pytest
 from synergymesh.testing.faults import FAULT_POINTS
 from synergymesh.testing.inline_store import FileDatabase
 from synergymesh.testing.simulation import Options, Report, World, simulate
+from synergymesh.testing.simulation.__main__ import main
 from synergymesh.testing.simulation.options import FEATURES
 
 SEEDS = 500
@@ -82,6 +83,25 @@ def test_the_same_seed_makes_the_same_world_in_another_process(seed: int) -> Non
         digests.add(done.stdout.splitlines()[-1])
     assert len(digests) == 1
     assert "everything held" in digests.pop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["replay", "x"], "SEED must be a whole number, as in SEED=7, not 'x'."),
+        (["soak", "1.5h"], "SECONDS must be a whole number"),
+        (["seeds", "3", "first"], "FIRST_SEED must be a whole number"),
+        (["soak", "1", "2", "3"], "python -m synergymesh.testing.simulation replay SEED"),
+        ([], "python -m synergymesh.testing.simulation replay SEED"),
+    ],
+)
+def test_what_cannot_be_simulated_is_said_in_a_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(arguments))
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,6 +2,8 @@
 
 python -m synergymesh.testing.simulation replay SEED
 python -m synergymesh.testing.simulation soak SECONDS [FIRST_SEED]
+python -m synergymesh.testing.simulation seeds COUNT [FIRST_SEED]
+python -m synergymesh.testing.simulation bugs [GUIDE]
 """
 
 from __future__ import annotations
@@ -93,15 +95,23 @@ def version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        print(f"{name} must be a whole number, as in {name}=7, not {text!r:.50}.", file=sys.stderr)
+        sys.exit(USAGE)
+
+
 def main(arguments: list[str]) -> int:
     """Do what is asked for."""
     match arguments:
         case ["replay", seed]:
-            return replay(int(seed))
-        case ["soak", seconds, *first]:
-            return soak(float(seconds), inf, *map(int, first))
-        case ["seeds", count, *first]:
-            return soak(inf, int(count), *map(int, first))
+            return replay(_number("SEED", seed))
+        case ["soak", seconds, *first] if len(first) < 2:
+            return soak(_number("SECONDS", seconds), inf, *(_number("FIRST_SEED", each) for each in first))
+        case ["seeds", count, *first] if len(first) < 2:
+            return soak(inf, _number("COUNT", count), *(_number("FIRST_SEED", each) for each in first))
         case ["bugs", *file]:
             return bugs(Path(file[0]) if file else None)
     print(__doc__, file=sys.stderr)
