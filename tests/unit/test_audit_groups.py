@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synergymesh.audit.verifying import verify_log
+from synergymesh.domain.actors import ENGINE, Actor
 from synergymesh.domain.audit.actions import ROUTINE, Action, Outcome
 from synergymesh.domain.audit.forms import NOTHING, chain_hashes, genesis_hash
 from synergymesh.domain.audit.groups import GROUP_ENTRIES_MAX, TOGETHER, day_of, is_kept_together, is_of_run
 from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.audit import AuditEntryRecord
-from synergymesh.ports.changes import RunFinished, TaskFinished
+from synergymesh.ports.changes import RunCreated, RunFinished, TaskFinished
 from synergymesh.store import migration
 from synergymesh.store.audit.entries import Entry, entries_of
 from synergymesh.store.audit.rows import AuditRowRecord, Group, pack, unpack
@@ -134,13 +135,38 @@ finished_runs = st.lists(
 )
 
 
-@given(finished_tasks | finished_runs)
-def test_what_ended_is_grouped_the_short_way_as_all_entries_are(changes: list[TaskFinished | RunFinished]) -> None:
+ALICE = Actor(type="user", id="alice")
+ACTORS = (None, ENGINE, ALICE, Actor(type="user", id="alice"), Actor(type="user", id="alice", request_id="r-1"))
+
+submissions = st.lists(
+    st.builds(
+        RunCreated,
+        run_id=st.sampled_from(["run-1", "run-2"]),
+        tenant_id=st.just(TENANT),
+        workflow=st.sampled_from(["w", 'w"\n']),
+        content_hash=st.just("h"),
+        input=st.sampled_from([b"{}", b'{"a":1}']),
+        idempotency_key=st.none(),
+        priority=st.integers(-1, 1),
+        not_before=st.integers(0, 1),
+        created_at=st.integers(0, 3) | st.integers(DAY - 2, DAY + 2),
+        by=st.sampled_from(ACTORS),
+    ),
+    min_size=1,
+    max_size=300,
+)
+
+
+@given(st.lists(finished_tasks | finished_runs | submissions, min_size=1, max_size=4))
+def test_what_happens_most_is_grouped_the_short_way_as_all_entries_are(
+    kinds: list[list[TaskFinished] | list[RunFinished] | list[RunCreated]],
+) -> None:
     connection = sqlite3.connect(":memory:")
     trail = Trail(connection)
-    trail.add_changes(changes)
+    for changes in kinds:
+        trail.add_changes(changes)
     connection.close()
-    expected = grouped(list(entries_of(changes)))
+    expected = grouped([entry for changes in kinds for entry in entries_of(changes)])
     names = ("first_at", "at", "action", "entity", "version", "actor", "outcome", "payloads")
     found = trail._groups[TENANT]
     assert [[getattr(group, name) for name in names] for group in found] == [

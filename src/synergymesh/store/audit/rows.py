@@ -19,11 +19,13 @@ from synergymesh.domain.audit.retention import DAY
 from synergymesh.domain.instants import Instant
 from synergymesh.domain.states import ExecutionStatus
 from synergymesh.ports.audit import AuditEntryRecord
-from synergymesh.ports.changes import RunFinished, TaskFinished
-from synergymesh.store.audit.entries import Entry
+from synergymesh.ports.changes import RunCreated, RunFinished, TaskFinished
+from synergymesh.store.audit.entries import Entry, run_submitted
 from synergymesh.store.schema import audit_entries
 
 _DONE = ExecutionStatus.SUCCESS
+
+NOBODY = object()
 
 D = TypeVar("D", TaskFinished, RunFinished)
 
@@ -37,11 +39,15 @@ ENTRIES = f"length({audit_entries.name}.hash) / {HASH_BYTES}"
 
 
 class Group:
-    """Entries of one chain that follow each other and go into one row."""
+    """Entries of one chain that follow each other and go into one row.
+
+    Attributes:
+        by: whose submissions they are; `NOBODY` if they are none.
+    """
 
     __slots__ = (
-        *("action", "actor", "at", "day_begins", "day_ends", "entity", "first_at", "is_open", "outcome", "payloads"),
-        "version",
+        *("action", "actor", "at", "by", "day_begins", "day_ends", "entity", "first_at", "is_open", "outcome"),
+        *("payloads", "version"),
     )
 
     def __init__(self, entry: Entry) -> None:
@@ -54,6 +60,7 @@ class Group:
         self.day_begins = at - at % DAY
         self.day_ends = self.day_begins + DAY
         self.payloads = [payload]
+        self.by: object = NOBODY
 
     def takes_done(self, change: D, action: str, payload_of: Callable[[D], bytes]) -> bool:
         """Add the entry of a task or a run that succeeded, if the one before is that of such a one too.
@@ -68,6 +75,16 @@ class Group:
             and self._reaches(change.ended_at)
         ):
             self.payloads.append(payload_of(change))
+            return True
+        return False
+
+    def takes_submitted(self, change: RunCreated) -> bool:
+        """Add the entry of a submission, if the one before is that of one by the very same actor.
+
+        Each run has one. `takes` gives the same, and takes half as long again.
+        """
+        if change.by is self.by and self.is_open and self._reaches(change.created_at):
+            self.payloads.append(run_submitted(change, self.actor))
             return True
         return False
 

@@ -19,7 +19,7 @@ from synergymesh.domain.audit.actions import Action
 from synergymesh.domain.audit.forms import chain_hashes, genesis_hash, is_place
 from synergymesh.domain.states import TenantStatus
 from synergymesh.errors import StoreCorrupt
-from synergymesh.ports.changes import Change, Noted, RunFinished, TaskFinished, TenantStatusChanged
+from synergymesh.ports.changes import Change, Noted, RunCreated, RunFinished, TaskFinished, TenantStatusChanged
 from synergymesh.store import statements as sql
 from synergymesh.store.audit.chain_ends import End, known_ends
 from synergymesh.store.audit.entries import Entry, entries_of, run_done, task_done, tenant_deleted
@@ -82,7 +82,7 @@ def log_id_text(number: int) -> str:
     return f"{number:016x}"
 
 
-_QUICK: dict[type[Change], tuple[str, Callable[[Any], bytes]]] = {
+_QUICK: dict[type[Change] | None, tuple[str, Callable[[Any], bytes]]] = {
     TaskFinished: (Action.TASK_FINISHED.value, task_done),
     RunFinished: (Action.RUN_FINISHED.value, run_done),
 }
@@ -111,7 +111,11 @@ class Trail:
 
     def add_changes(self, changes: Sequence[Change]) -> None:
         """Take the entries of changes of one kind that took effect."""
-        quick = _QUICK.get(type(changes[0])) if changes else None
+        kind = type(changes[0]) if changes else None
+        if kind is RunCreated:
+            self._add_submissions(cast(Sequence[RunCreated], changes))
+            return
+        quick = _QUICK.get(kind)
         if quick is None:
             self.add(entries_of(changes))
             return
@@ -121,6 +125,14 @@ class Trail:
             groups = gathered.get(change.tenant_id)
             if groups is None or not groups[-1].takes_done(change, action, payload_of):
                 self.add(entries_of((change,)))
+
+    def _add_submissions(self, changes: Sequence[RunCreated]) -> None:
+        gathered = self._groups
+        for change in changes:
+            groups = gathered.get(change.tenant_id)
+            if groups is None or not groups[-1].takes_submitted(change):
+                self.add(entries_of((change,)))
+                gathered[change.tenant_id][-1].by = change.by
 
     def add_tenant_status(self, change: TenantStatusChanged) -> None:
         """Take the entry of a tenant's new status; that of a deletion names the end of the tenant's own chain."""
