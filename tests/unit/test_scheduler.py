@@ -669,6 +669,40 @@ def test_a_tenant_becomes_a_cohort_while_it_runs_and_its_usage_stays_true() -> N
     assert (scheduler.running, scheduler.usage()) == (0, {})
 
 
+def test_a_sub_tenant_for_which_room_is_kept_starts_as_soon_as_there_is_some() -> None:
+    scheduler: Scheduler[Run] = Scheduler(Capacity(5, 12, 12))
+
+    def push_one(name: str, memory_mb: int, cpu_millis: int, number: int) -> None:
+        push(scheduler, name, Run(f"{name}{number}"), number, request=Request(memory_mb, cpu_millis))
+
+    scheduler.add_tenant("parent", limits=Limits(max_concurrent=2, memory_mb=2, cpu_millis=4), weight=1)
+    guaranteed = CohortShare(nominal=Capacity(1, 1, 3), lending=Capacity(0, 0, 1))
+    scheduler.add_tenant(
+        "x", limits=Limits(max_concurrent=1, memory_mb=2, cpu_millis=3), weight=2, parent="parent", share=guaranteed
+    )
+    borrows = CohortShare(nominal=Capacity(0, 0, 0))
+    scheduler.add_tenant(
+        "y", limits=Limits(max_concurrent=1, memory_mb=2, cpu_millis=2), weight=2, parent="parent", share=borrows
+    )
+    scheduler.pause("parent")
+    push_one("parent", 1, 1, 0)
+    push_one("y", 1, 1, 1)
+    assert start_all(scheduler) == []
+    push_one("parent", 1, 2, 2)
+    push_one("x", 1, 1, 3)
+    push_one("x", 1, 3, 4)
+    scheduler.resume("parent")
+    running = start_all(scheduler)
+    assert [grant.run.name for grant in running] == ["parent0", "x3"]
+    started = []
+    for seconds, grant in enumerate(running, 1):
+        scheduler.release(grant, NOW + seconds * SECOND)
+        started += start_all(scheduler, now=NOW + seconds * SECOND)
+    assert [grant.run.name for grant in started] == ["parent2"], "what is guaranteed to x is kept"
+    scheduler.release(started.pop(), NOW + 3 * SECOND)
+    assert [grant.run.name for grant in start_all(scheduler, now=NOW + 3 * SECOND)] == ["x4", "y1"]
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_family_keeps_every_limit_and_ends_with_nothing_left(data: st.DataObject) -> None:

@@ -308,7 +308,10 @@ class Cohort(Member[WorkT]):
         elif upcoming is None:
             return
         elif not closed.holds(upcoming) or not self._still_fits(upcoming[2]):
-            upcoming = self.upcoming = self._first_in(self.closed, above=True)  # others have started meanwhile
+            # others have started meanwhile, and room may be kept now for one that fits all the same
+            if self.claim is not None:
+                self._reopen_claim()
+            upcoming = self.upcoming = self._first_in(self.closed, above=True)
         if upcoming is not None:
             eligible = first(self.heap)
             if eligible is None or upcoming < eligible:
