@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.integration.settling import settled
 
@@ -25,6 +25,7 @@ from synergymesh import (
     current_task,
 )
 from synergymesh.domain.scheduling.explain import Reason
+from synergymesh.engine import recovery
 from synergymesh.engine.backlog import window as window_module
 from synergymesh.engine.backlog.window import Window
 from synergymesh.errors import NotRunning, StoreUnavailable, UnknownRun
@@ -455,12 +456,19 @@ OPS = st.lists(
 
 
 @given(ops=OPS, size=st.integers(1, 3))
+@example(ops=[("submit", 0), *[("crash", 0)] * 4], size=1)
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_nothing_is_lost_and_nothing_runs_twice_whatever_happens(ops: Sequence[Op], size: int) -> None:
     asyncio.run(_play(ops, size))
 
 
 async def _play(ops: Sequence[Op], size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recovery, "CRASHES_MAX", len(ops) + 1)  # what is quarantined is another test's
+        await _play_on(ops, size)
+
+
+async def _play_on(ops: Sequence[Op], size: int) -> None:
     steps = Steps()
     workflow = steps.workflow()
     clock = StepClock()
