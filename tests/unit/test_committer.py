@@ -390,3 +390,25 @@ async def test_who_makes_a_mistake_when_he_is_told_keeps_nobody_else_from_being_
     assert background.faults["what follows a commit"].count == 6
     assert background.faults["what follows room for more"].count == 4
     assert background.faults["what is counted of commits"].count == 3
+
+
+def test_ctrl_c_while_somebody_is_told_leaves_a_committer_that_writes_and_ends() -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def put_one(committer: Committer) -> None:
+        committer.start()
+        committer.put(unit(0), interrupted)
+        await committer.drained()
+
+    async def go_on(committer: Committer) -> None:
+        assert await committer.record(unit(1)) == COMMITTED
+        await committer.close()
+
+    store = ScriptedStore()
+    with asyncio.Runner() as runner:
+        committer = committer_on(store)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(put_one(committer))
+        runner.run(asyncio.wait_for(go_on(committer), 10))
+    assert store.recorded == [0, 1]
