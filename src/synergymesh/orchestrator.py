@@ -319,11 +319,9 @@ class Orchestrator(TenantControl, RunControl, MeshControl, AuditControl):
         """
         return await self._running.direct_calls.call(name, tenant, calls, loop or asyncio.get_running_loop())
 
-    def _begin_calls(
-        self, calls: list[DirectCall], tenant: str, waiter: Waiter, there: Mailbox, here: Mailbox
-    ) -> LiveRun:
+    def _begin_calls(self, calls: list[DirectCall], tenant: str, waiter: Waiter, there: Mailbox) -> LiveRun:
         """Begin to call functions in another event loop, as `call` does; for `enterprise`."""
-        return self._running.direct_calls.begin(None, tenant, calls, there, here, waiter)
+        return self._running.direct_calls.begin(None, tenant, calls, there, waiter)
 
     def _withdraw_calls(self, run: LiveRun) -> None:
         """Cancel them, since their caller has gone away."""

@@ -164,14 +164,12 @@ class Portal:
                 raise
             raise NotRunning(CLOSED_MEANWHILE) from None
 
-    async def ask(
-        self, begin: Callable[[Question[T], Mailbox, Mailbox], B], withdraw: Callable[[B], object]
-    ) -> tuple[B, T]:
+    async def ask(self, begin: Callable[[Question[T], Mailbox], B], withdraw: Callable[[B], object]) -> tuple[B, T]:
         """Begin something in the portal's loop, and wait for the answer in the caller's; one wake-up each way.
 
         Args:
             begin: begins it in the portal's loop, in the caller's context, and returns at once. It gets the question
-                to answer, and what leads into the loops of the caller and of the portal.
+                to answer, and what leads into the loop of the caller.
             withdraw: is called there with what `begin` gave when the caller is cancelled.
 
         Returns:
@@ -220,12 +218,12 @@ class Portal:
                 return function(*arguments)
         raise NotRunning("the orchestrator is closed. Open a new one.")
 
-    def _begin(self, question: Question[T], begin: Callable[[Question[T], Mailbox, Mailbox], object]) -> None:
+    def _begin(self, question: Question[T], begin: Callable[[Question[T], Mailbox], object]) -> None:
         if question.is_withdrawn:
             return
         self._questions.add(question)
         try:
-            question.begun = begin(question, question.there, self.mailbox)
+            question.begun = begin(question, question.there)
         except Exception as error:
             question.set_exception(error)
 

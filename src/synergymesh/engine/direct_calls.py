@@ -151,7 +151,7 @@ class DirectCalls:
         """
         ended: asyncio.Future[RunFinished] = asyncio.get_running_loop().create_future()
         there = self._here if loop is self._here.loop else Mailbox(loop)
-        run = self.begin(name, tenant_id, calls, there, self._here, ended)
+        run = self.begin(name, tenant_id, calls, there, ended)
         try:
             end = await ended
         except asyncio.CancelledError:
@@ -165,7 +165,6 @@ class DirectCalls:
         tenant_id: object,
         calls: Sequence[DirectCall],
         there: Mailbox,
-        here: Mailbox,
         waiter: Waiter,
     ) -> LiveRun:
         """Begin to call functions, each after those that it names.
@@ -175,7 +174,6 @@ class DirectCalls:
             tenant_id: whose tasks they are.
             calls: at least one.
             there: leads to the event loop where the functions run.
-            here: leads to this one.
             waiter: is told how the run ended; for `results_of`.
 
         Raises:
@@ -222,7 +220,7 @@ class DirectCalls:
         run.unrecorded = [row]
         limit = self._payload_bytes_max
         run.direct = [
-            DirectTask(call.function, call.arguments, there, here, self._clock.now, limit, call.max_retries)
+            DirectTask(call.function, call.arguments, there, self._here, self._clock.now, limit, call.max_retries)
             for call in calls
         ]
         run.waiters = [waiter]

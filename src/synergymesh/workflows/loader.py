@@ -217,7 +217,7 @@ def _load_file(path: Path) -> types.ModuleType:
             sys.path.append(directory)
         sys.modules[name] = module
         try:
-            exec(code, vars(module))  # noqa: S102  a workflow file is a program of the user's
+            exec(code, vars(module))  # noqa: S102 - a workflow file is a program of the user's
         except BaseException as error:
             if known is None:
                 del sys.modules[name]

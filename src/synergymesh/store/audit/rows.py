@@ -26,6 +26,7 @@ from synergymesh.store.schema import audit_entries
 _DONE = ExecutionStatus.SUCCESS
 
 NOBODY = object()
+"""Stands for the actor of no submission; None is one."""
 
 D = TypeVar("D", TaskFinished, RunFinished)
 
